@@ -1,0 +1,5 @@
+"""tinyevo: evolutionary hyper-parameter optimisation of a population of TD3 agents, small enough to read.
+
+Nothing is re-exported here: import each name from the module that defines it, for example
+`from tinyevo.td3 import TD3`. `tutorial.md` walks through the modules in order.
+"""

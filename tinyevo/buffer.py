@@ -1,0 +1,78 @@
+"""The ring of transitions that the whole population writes into and learns from.
+
+Off-policy learning does not care who collected a transition, so every agent learns from everybody's experience; that is
+what makes a population of TD3 agents affordable (SEARL, Franke et al. 2021).
+
+Mirrors the tutorial's section "Experience replay".
+Leaves out: prioritised replay and n-step returns.
+Needs: nothing else.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+
+class Batch(NamedTuple):
+    """Transitions for one update: tensors on the training device, batch first, in the environment's units."""
+
+    obs: torch.Tensor  # (batch, *obs_shape)
+    action: torch.Tensor  # (batch, act_dim)
+    reward: torch.Tensor  # (batch, 1)
+    next_obs: torch.Tensor  # (batch, *obs_shape)
+    terminated: torch.Tensor  # (batch, 1) bool; a time limit is not a termination
+
+
+class ReplayBuffer:
+    """A ring of the last `capacity` transitions, allocated once.
+
+    The storage is one numpy array with a record per transition, so a sample is one gather, a copy of the buffer is a
+    copy, and it travels to another process by value. Values are kept as they come, except that rewards become float32.
+
+    Args:
+        capacity: how many transitions fit.
+        observation_space, action_space: the `Box`es of one environment.
+        device: where `sample` puts its tensors.
+    """
+
+    def __init__(self, capacity, observation_space, action_space, device="cpu"):
+        if type(capacity) is not int or capacity < 1:
+            raise ValueError(f"the memory's capacity must be a whole number of at least 1, not {capacity!r}")
+        record = [
+            ("obs", observation_space.dtype, observation_space.shape),
+            ("action", action_space.dtype, action_space.shape),
+            ("reward", np.float32, (1,)),
+            ("next_obs", observation_space.dtype, observation_space.shape),
+            ("terminated", np.bool_, (1,)),
+        ]
+        self.storage = np.zeros(capacity, dtype=np.dtype(record, align=True))
+        self.counter = 0  # transitions ever added
+        self.device = device
+
+    def __len__(self):
+        return min(self.counter, len(self.storage))
+
+    def add(self, obs, action, reward, next_obs, terminated):
+        """Append a batch of transitions, batch axis first, over the oldest ones if the ring is full."""
+        records = np.zeros(len(obs), dtype=self.storage.dtype)
+        records["obs"], records["action"], records["next_obs"] = obs, action, next_obs
+        records["reward"][:, 0], records["terminated"][:, 0] = reward, terminated
+        self.extend(records)
+
+    def extend(self, records):
+        """Append transitions that come as the records of another buffer, as `latest` gives them."""
+        kept = records[-len(self.storage) :]  # of more than fit, the last
+        first = self.counter + len(records) - len(kept)
+        self.storage[(first + np.arange(len(kept))) % len(self.storage)] = kept
+        self.counter += len(records)
+
+    def latest(self, n):
+        """The last `n` records added (or all there are, if fewer), oldest first."""
+        n = min(n, len(self))
+        return self.storage[(self.counter - n + np.arange(n)) % len(self.storage)]
+
+    def sample(self, batch_size, rng):
+        """Draw `batch_size` transitions uniformly, with replacement, as a `Batch`."""
+        rows = self.storage[rng.integers(len(self), size=batch_size)]
+        return Batch(*(torch.from_numpy(rows[name]).to(self.device) for name in rows.dtype.names))

@@ -1,0 +1,191 @@
+"""Mutation: how children differ from their parents.
+
+Every child gets at most one mutation, of a kind drawn by relative weights: none, its architecture, the weights of its
+policy, its activation, or one of its hyper-parameters (SEARL, Franke et al. 2021, section 4). A draw that cannot apply,
+such as one more layer at the largest depth, is drawn again among those that can, so what `agent.mutation` says happened.
+
+One rule covers the optimisers and targets: a network that was replaced gets fresh ones (all networks after a mutation
+of the architecture or activation, the policy alone after one of its weights), a new number keeps everything.
+
+Mirrors the tutorial's section "Tournament selection and mutation".
+Leaves out: crossover, self-adapting mutation rates, and mutation of the noise and the algorithm themselves.
+Needs: nothing else. An agent here is anything with `hp`, `set_hp`, `networks` (dict, the policy first), `set_networks`
+and `mutation`, whose networks edit themselves as `EvolvableMLP` does.
+"""
+
+import copy
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass(frozen=True)
+class RLParameter:
+    """The range of one evolvable hyper-parameter and the two factors by which it moves. Integers are of dtype int."""
+
+    min: float
+    max: float
+    dtype: type = float
+    shrink_factor: float = 0.8
+    grow_factor: float = 1.2
+
+    def __post_init__(self):
+        if self.dtype not in (int, float):
+            raise ValueError(f"an RLParameter's dtype is int or float, not {self.dtype!r}")
+        if not -math.inf < self.min <= self.max < math.inf:
+            raise ValueError(f"an RLParameter needs finite bounds with min <= max, not {self.min!r} and {self.max!r}")
+        if not 0 < self.shrink_factor < 1 < self.grow_factor < math.inf:
+            raise ValueError(f"an RLParameter needs 0 < shrink_factor < 1 < grow_factor, not {self.shrink_factor!r} and {self.grow_factor!r}")
+
+    def mutate(self, value, rng):
+        """`value` times one of the factors, within the bounds; the same value only if it can move neither way."""
+        moved = [new for factor in (self.shrink_factor, self.grow_factor) if (new := self._moved(value, factor)) != value]
+        return moved[rng.integers(len(moved))] if moved else value
+
+    def _moved(self, value, factor):
+        new = value * factor
+        if self.dtype is int:
+            # Rounding may undo the step (1 * 1.2 is 1 again) and then no draw would ever leave 1: move by one at least.
+            new = max(round(new), value + 1) if factor > 1 else min(round(new), value - 1)
+        return self.dtype(min(max(new, self.min), self.max))
+
+
+@dataclass(frozen=True)
+class Mutations:
+    """Mutates a population, each member by one kind at most.
+
+    Args:
+        no_mutation, architecture, parameters, activation, rl_hp: relative weights of the kinds; they need not sum to 1.
+        new_layer_prob: share of architecture mutations that add or remove a layer; the others change a layer's width.
+        layer_bounds, node_bounds: fewest and most hidden layers, fewest and most nodes in each; both inclusive.
+        node_steps: numbers of nodes of which one is drawn to be added or removed.
+        mutation_sd: standard deviation of the noise on a policy weight w, in units of |w|.
+        mutated_share: largest share of the entries of a weight matrix that one mutation touches.
+        super_prob, super_sd: share of these that get noise of `super_sd` |w| instead.
+        reset_prob: share of these that are drawn afresh from N(0, 1).
+        activations: names to choose from.
+        hp_space: which hyper-parameters evolve, and in which `RLParameter` range.
+        mutate_elite: whether the elite that selection carried over is mutated too.
+    """
+
+    no_mutation: float = 0.4
+    architecture: float = 0.2
+    new_layer_prob: float = 0.2
+    parameters: float = 0.2
+    activation: float = 0.2
+    rl_hp: float = 0.2
+    mutation_sd: float = 0.1
+    hp_space: dict = field(default_factory=dict)
+    mutate_elite: bool = False
+    layer_bounds: tuple = (1, 3)
+    node_bounds: tuple = (16, 256)
+    node_steps: tuple = (16, 32, 64)
+    mutated_share: float = 0.1
+    super_prob: float = 0.05
+    super_sd: float = 10.0
+    reset_prob: float = 0.05
+    activations: tuple = ("relu", "elu", "gelu", "tanh")
+
+    def __post_init__(self):
+        weights = (self.no_mutation, self.architecture, self.parameters, self.activation, self.rl_hp)
+        if not all(0 <= weight < math.inf for weight in weights) or sum(weights) == 0:
+            raise ValueError(f"the weights of the kinds of mutation must be at least 0 and not all 0, not {weights}")
+
+    def mutation(self, population, rng):
+        """Mutate the agents of `population` in place, drawing with the `numpy.random.Generator` `rng`; returns them."""
+        for agent in population:
+            if agent.mutation != "elite" or self.mutate_elite:
+                agent.mutation = self._mutate(agent, rng)
+        return population
+
+    def _mutate(self, agent, rng):
+        """Draw kinds until one applies; returns what it did, in words."""
+        kinds = [
+            (self._mutate_nothing, self.no_mutation),
+            (self._mutate_architecture, self.architecture),
+            (self._mutate_parameters, self.parameters),
+            (self._mutate_activation, self.activation),
+            (self._mutate_hp, self.rl_hp),
+        ]
+        kinds = [(mutate, weight) for mutate, weight in kinds if weight > 0]
+        while kinds:
+            total = sum(weight for _, weight in kinds)
+            drawn = rng.choice(len(kinds), p=[weight / total for _, weight in kinds])
+            mutate, _ = kinds.pop(drawn)
+            if what := mutate(agent, rng):
+                return what
+        return "none"
+
+    def _mutate_nothing(self, agent, rng):
+        return "none"
+
+    def _mutate_architecture(self, agent, rng):
+        """One edit for all the agent's networks, so that they stay alike; or None if every size is at its bound."""
+        old = next(iter(agent.networks.values())).config.hidden_size
+        layer_edits, node_edits = self._layer_edits(old), self._node_edits(old, rng)
+        preferred = layer_edits if rng.random() < self.new_layer_prob else node_edits
+        edits = preferred or layer_edits or node_edits
+        if not edits:
+            return None
+        name, *arguments = edits[rng.integers(len(edits))]
+        arguments += [rng] if arguments else []  # only the edits of nodes draw
+        edited = {key: getattr(network, name)(*arguments) for key, network in agent.networks.items()}
+        agent.set_networks(**edited)
+        new = next(iter(edited.values())).config.hidden_size
+        return f"{name} {'x'.join(map(str, old))} -> {'x'.join(map(str, new))}"
+
+    def _layer_edits(self, hidden_size):
+        """The edits of depth that stay in bounds."""
+        fewest, most = self.layer_bounds
+        possible = {"add_layer": len(hidden_size) < most, "remove_layer": len(hidden_size) > fewest}
+        return [(name,) for name, allowed in possible.items() if allowed]
+
+    def _node_edits(self, hidden_size, rng):
+        """The edits of width that stay in bounds, as (name, layer, n)."""
+        fewest, most = self.node_bounds
+        n = int(rng.choice(self.node_steps))
+        edits = []
+        for layer, width in enumerate(hidden_size):
+            edits += [("add_nodes", layer, min(n, most - width)), ("remove_nodes", layer, min(n, width - fewest))]
+        return [edit for edit in edits if edit[2] > 0]
+
+    @torch.no_grad()
+    def _mutate_parameters(self, agent, rng):
+        """Noise on a random few entries of each of the policy's weight matrices; biases stay."""
+        name, policy = next(iter(agent.networks.items()))
+        policy = copy.deepcopy(policy)
+        touched = 0
+        for weight in policy.weights:
+            count = rng.integers(1, math.ceil(self.mutated_share * weight.numel()), endpoint=True)
+            entries = torch.as_tensor(rng.choice(weight.numel(), size=count, replace=False), device=weight.device)
+            old = weight.view(-1)[entries]
+            normal = torch.as_tensor(rng.standard_normal(count)).to(old)
+            band = torch.as_tensor(rng.random(count), device=weight.device)
+            new = old + self.mutation_sd * old.abs() * normal
+            new = torch.where(band < self.super_prob + self.reset_prob, normal, new)
+            new = torch.where(band < self.super_prob, old + self.super_sd * old.abs() * normal, new)
+            weight.view(-1)[entries] = new
+            touched += int(count)
+        agent.set_networks(**{name: policy})
+        return f"parameters: {touched} weights of the {name}"
+
+    def _mutate_activation(self, agent, rng):
+        """Another activation for all the agent's networks, their weights untouched."""
+        old = next(iter(agent.networks.values())).config.activation
+        others = [name for name in self.activations if name != old]
+        if not others:
+            return None
+        new = others[rng.integers(len(others))]
+        agent.set_networks(**{name: network.change_activation(new) for name, network in agent.networks.items()})
+        return f"activation {old} -> {new}"
+
+    def _mutate_hp(self, agent, rng):
+        """One hyper-parameter, drawn from those that can move."""
+        for name in rng.permutation(list(self.hp_space)):
+            old = getattr(agent.hp, name)
+            new = self.hp_space[name].mutate(old, rng)
+            if new != old:
+                agent.set_hp(**{str(name): new})
+                return f"{name} {old:.3g} -> {new:.3g}"
+        return None

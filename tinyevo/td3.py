@@ -1,0 +1,257 @@
+"""TD3, the individual of the population: it acts, learns, is cloned, and says what may evolve.
+
+Twin Delayed Deep Deterministic policy gradient (Fujimoto, van Hoof & Meger 2018, algorithm 1) is DDPG with three
+repairs against over-estimated values: two critics of which the smaller one is believed, a policy that moves less often
+than the critics, and noise on the target policy, so that a critic cannot be exploited at a single sharp peak.
+
+Mirrors the tutorial's sections "TD3 overview" and "Defining hyper-parameters".
+Leaves out: image observations, discrete actions, weight decay, and any learning-rate schedule (evolution is the schedule).
+Needs: networks.py, checkpoint.py.
+"""
+
+import copy
+import math
+from dataclasses import asdict, dataclass, fields, replace
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from torch.nn import functional as F
+
+from tinyevo import checkpoint
+from tinyevo.networks import EvolvableMLP
+
+
+RECORD = ("id", "parent_id", "mutation", "fitness", "train_return", "steps", "updates")  # what a TD3 remembers of its life
+
+
+@dataclass(frozen=True)
+class HyperParams:
+    """The numbers of one agent. Evolution may change any of them, `TD3.set_hp` puts a change in force."""
+
+    lr_actor: float = 1e-4  # step size of Adam for the policy
+    lr_critic: float = 1e-3  # step size of Adam for both critics
+    batch_size: int = 128  # transitions in one update
+    learn_step: int = 1  # environment steps for each update
+    gamma: float = 0.99  # discount of the future, per environment step
+    tau: float = 0.005  # share of the way that a target moves towards its network
+    policy_freq: int = 2  # critic updates for each update of the policy and the targets
+    policy_noise: float = 0.2  # target smoothing: standard deviation, in half-ranges of the action
+    noise_clip: float = 0.5  # target smoothing: largest deviation, in half-ranges of the action
+    expl_noise: float = 0.1  # exploration: sigma, in half-ranges of the action
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and not (type(value) is int and value >= 1):
+                raise ValueError(f"{field.name} must be a whole number of at least 1, not {value!r}")
+            if field.type is float and not (type(value) in (int, float) and 0 <= value < math.inf):
+                raise ValueError(f"{field.name} must be a finite number of at least 0, not {value!r}")
+        for name in ("gamma", "tau"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"{name} must be at most 1, not {getattr(self, name)!r}")
+
+
+class TD3:
+    """One agent.
+
+    Args:
+        observation_space, action_space: of one environment. Observations are vectors; the action box must be finite.
+        hp: its `HyperParams`.
+        hidden_size, activation: of the policy and of the critics alike.
+        device: where its tensors live, for example "cpu" or "cuda".
+        generator: `torch.Generator` of the initial weights; None uses torch's global one.
+
+    Attributes:
+        networks, targets, optimizers: dicts with the keys "actor" and "critic"; the critic is an ensemble of two.
+        id, parent_id: of this agent and of the one it descends from (None in the first generation).
+        mutation: what set it apart from its parent, in words.
+        fitness: one mean evaluation return per generation of its lineage.
+        train_return: mean return of the training episodes finished in its last generation; NaN if there were none.
+        steps, updates: environment steps and gradient steps of its lineage.
+
+    Raises ValueError for spaces that TD3 cannot handle.
+    """
+
+    def __init__(
+        self,
+        observation_space,
+        action_space,
+        hp=HyperParams(),
+        hidden_size=(64, 64),
+        activation="relu",
+        device="cpu",
+        generator=None,
+    ):
+        _check_spaces(observation_space, action_space)
+        self.observation_space, self.action_space = observation_space, action_space
+        self.hp, self.device = hp, torch.device(device)
+        self.id, self.parent_id, self.mutation = 0, None, "none"
+        self.fitness, self.train_return, self.steps, self.updates = [], math.nan, 0, 0
+
+        low, high = (torch.as_tensor(edge, dtype=torch.float32) for edge in (action_space.low, action_space.high))
+        self.low, self.high = low.to(self.device), high.to(self.device)  # (act_dim,)
+        self.half_range, self.middle = (self.high - self.low) / 2, (self.high + self.low) / 2
+
+        obs_dim, act_dim = observation_space.shape[0], action_space.shape[0]
+        shape = {"hidden_size": hidden_size, "activation": activation, "generator": generator}
+        self.networks, self.targets, self.optimizers = {}, {}, {}
+        self.set_networks(
+            actor=EvolvableMLP(obs_dim, act_dim, output_activation="tanh", **shape),
+            critic=EvolvableMLP(obs_dim + act_dim, 1, ensemble_size=2, **shape),
+        )
+
+    @property
+    def hidden_size(self):
+        """Nodes of each hidden layer, alike in all its networks."""
+        return self.networks["actor"].config.hidden_size
+
+    @property
+    def activation(self):
+        """Name of the hidden activation, alike in all its networks."""
+        return self.networks["actor"].config.activation
+
+    def set_networks(self, **networks):
+        """Replace networks by name; these get a fresh target copy and a fresh optimiser, the others keep theirs."""
+        for name, network in networks.items():
+            self.networks[name] = network.to(self.device)
+            self.targets[name] = copy.deepcopy(network).requires_grad_(False)
+            learning_rate = getattr(self.hp, f"lr_{name}")
+            self.optimizers[name] = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
+
+    def set_hp(self, **changes):
+        """Put new hyper-parameters in force, by name. Networks and the optimisers' moments stay as they are."""
+        self.hp = replace(self.hp, **changes)
+        for name, optimizer in self.optimizers.items():
+            optimizer.param_groups[0]["lr"] = getattr(self.hp, f"lr_{name}")
+
+    @torch.no_grad()
+    def get_action(self, obs):
+        """The greedy action: numpy in, numpy out, in the environment's units.
+
+        Takes one observation (obs_dim,) or a batch (batch, obs_dim) and returns (act_dim,) or (batch, act_dim).
+        """
+        batch = torch.as_tensor(np.atleast_2d(obs), dtype=torch.float32, device=self.device)
+        action = self._policy(self.networks["actor"], batch).clamp(self.low, self.high)
+        action = action.cpu().numpy().astype(self.action_space.dtype)
+        return action if np.ndim(obs) > 1 else action[0]
+
+    def learn(self, batch, generator=None):
+        """One update from a `Batch`: the critics always, the policy and all targets every `policy_freq` updates.
+
+        `generator` is the `torch.Generator` (on the agent's device) of the smoothing noise; None uses the global one.
+        Returns the losses as tensors, by network: "critic", and "actor" when it moved. The batch is not changed.
+        """
+        obs, action, reward, next_obs, terminated = batch
+        actor, critic, hp = self.networks["actor"], self.networks["critic"], self.hp
+        self.updates += 1
+
+        with torch.no_grad():
+            # Smooth the target policy: similar actions should have similar values.
+            noise = torch.randn(action.shape, generator=generator, device=self.device) * hp.policy_noise
+            noise = noise.clamp(-hp.noise_clip, hp.noise_clip) * self.half_range
+            next_action = self._policy(self.targets["actor"], next_obs) + noise
+            next_action = next_action.clamp(self.low, self.high)  # (batch, act_dim)
+
+            # Believe the more pessimistic critic; nothing follows a termination.
+            q1, q2 = self.targets["critic"](torch.cat([next_obs, next_action], -1))
+            target = reward + hp.gamma * ~terminated * torch.minimum(q1, q2)  # (batch, 1)
+
+        # Move both critics towards the same target.
+        q1, q2 = critic(torch.cat([obs, action], -1))  # (batch, 1) each
+        losses = {"critic": F.mse_loss(q1, target) + F.mse_loss(q2, target)}
+        self._descend("critic", losses["critic"])
+
+        if self.updates % hp.policy_freq == 0:
+            # Move the policy uphill on the first critic.
+            q1, _ = critic(torch.cat([obs, self._policy(actor, obs)], -1))
+            losses["actor"] = -q1.mean()
+            self._descend("actor", losses["actor"])
+
+            # Let every target follow its network slowly.
+            with torch.no_grad():
+                for name, network in self.networks.items():
+                    torch._foreach_lerp_(list(self.targets[name].parameters()), list(network.parameters()), hp.tau)
+
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _policy(self, actor, obs):
+        """An actor's output in (-1, 1), stretched to the action box: (batch, act_dim)."""
+        return self.middle + self.half_range * actor(obs)
+
+    def _descend(self, name, loss):
+        """One optimiser step of one network. Asking for its gradients alone spares the other networks' backward pass."""
+        parameters = list(self.networks[name].parameters())
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters)):
+            parameter.grad = gradient
+        self.optimizers[name].step()
+
+    def clone(self):
+        """An agent that is equal in everything, counters and optimiser moments included, and shares nothing."""
+        return TD3.from_state(self.state(), self.device)
+
+    def state(self):
+        """Everything that makes this agent, copied as plain data to the CPU; `TD3.from_state` is the way back."""
+        boxes = (self.observation_space, self.action_space)
+        state = {
+            "spaces": [{"low": torch.tensor(box.low), "high": torch.tensor(box.high)} for box in boxes],
+            "hp": asdict(self.hp),
+            "record": {name: getattr(self, name) for name in RECORD},
+            "networks": {},
+        }
+        for name, network in self.networks.items():
+            state["networks"][name] = {
+                "config": asdict(network.config),
+                "weights": network.state_dict(),
+                "target": self.targets[name].state_dict(),
+                "moments": list(self.optimizers[name].state_dict()["state"].values()),
+            }
+        return _copied_to_cpu(state)
+
+    @classmethod
+    def from_state(cls, state, device="cpu"):
+        """The agent that `state` describes, on any device; it shares nothing with `state`."""
+        state = _copied_to_cpu(state)
+        edges = [(space["low"].numpy(), space["high"].numpy()) for space in state["spaces"]]
+        boxes = [Box(low, high, dtype=low.dtype.type) for low, high in edges]
+        agent = cls(*boxes, HyperParams(**state["hp"]), device=device, generator=torch.Generator())
+        for name, saved in state["networks"].items():
+            network = EvolvableMLP(**saved["config"], generator=torch.Generator())
+            network.load_state_dict(saved["weights"])
+            agent.set_networks(**{name: network})
+            agent.targets[name].load_state_dict(saved["target"])
+            optimizer = agent.optimizers[name]
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": dict(enumerate(saved["moments"])), "param_groups": groups})
+        for name, value in state["record"].items():
+            setattr(agent, name, value)
+        return agent
+
+    def save_checkpoint(self, path):
+        """Write this agent to a file, whole or not at all."""
+        checkpoint.save(self.state(), path)
+
+    @classmethod
+    def load_checkpoint(cls, path, device="cpu"):
+        """The agent in a file that `save_checkpoint` wrote. Raises ValueError if the file holds anything else."""
+        state = checkpoint.load(path)
+        try:
+            return cls.from_state(state, device)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"cannot load {path}: it is a checkpoint, but not of one agent") from error
+
+
+def _check_spaces(observation_space, action_space):
+    if not isinstance(observation_space, Box) or len(observation_space.shape) != 1:
+        raise ValueError(f"TD3 here needs observations that are vectors (a one-dimensional Box), not {observation_space}")
+    if not isinstance(action_space, Box) or len(action_space.shape) != 1 or not action_space.is_bounded():
+        raise ValueError(f"TD3 needs continuous actions with finite bounds (a one-dimensional Box), not {action_space}")
+
+
+def _copied_to_cpu(value):
+    """A copy of nested dicts and lists, with every tensor in it copied to the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied_to_cpu(item) for key, item in value.items()}
+    return [_copied_to_cpu(item) for item in value] if isinstance(value, (list, tuple)) else value

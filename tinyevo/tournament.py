@@ -1,0 +1,70 @@
+"""Tournament selection: who gets children.
+
+To fill one place of the next generation, k members are drawn and the fittest of them becomes the parent. k sets the
+pressure: k = 1 is pure chance, and with k as large as the population the best member parents everybody. Only the order
+of the fitnesses matters, not their size (Goldberg & Deb 1991), which suits returns of -300 beside +250.
+
+Mirrors the tutorial's section "Tournament selection and mutation".
+Leaves out: crossover; two networks that learned apart do not mix well by averaging.
+Needs: nothing else. An agent here is anything with `fitness`, `networks`, `id`, `parent_id`, `mutation` and `clone()`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class TournamentSelection:
+    """Selection by tournaments of `tournament_size` rivals, with the elite carried over unchanged if `elitism`.
+
+    `population_size` is the size of the generation that `select` makes.
+    """
+
+    tournament_size: int = 2
+    elitism: bool = True
+    population_size: int = 4
+
+    def __post_init__(self):
+        for name in ("tournament_size", "population_size"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+
+    def select(self, population, rng):
+        """Return (elite, offspring) by the members' last fitness, drawing with the `numpy.random.Generator` `rng`.
+
+        The elite is a copy of the best member. The offspring are copies too: with elitism the first is the elite as it
+        was, every other one gets the next free id and its parent's id. Raises ValueError if no member can be selected,
+        that is, if none has a finite fitness and finite weights.
+        """
+        candidates = [agent for agent in population if is_sound(agent)]
+        if not candidates:
+            raise ValueError("no member has finite weights and a finite fitness: all diverged; try lower learning rates")
+        best = max(candidates, key=lambda agent: agent.fitness[-1])
+
+        offspring = []
+        if self.elitism:
+            offspring.append(best.clone())
+            offspring[0].mutation = "elite"
+        next_id = max(agent.id for agent in population) + 1
+        while len(offspring) < self.population_size:
+            parent = self._winner(candidates, rng)
+            child = parent.clone()
+            child.id, child.parent_id, child.mutation = next_id, parent.id, "none"
+            offspring.append(child)
+            next_id += 1
+        return best.clone(), offspring
+
+    def _winner(self, candidates, rng):
+        """The fittest of `tournament_size` distinct rivals, or of all if there are fewer."""
+        size = min(self.tournament_size, len(candidates))
+        rivals = rng.choice(len(candidates), size=size, replace=False)
+        return max((candidates[index] for index in rivals), key=lambda agent: agent.fitness[-1])
+
+
+def is_sound(agent):
+    """Whether an agent may be selected. A NaN policy can look fit: LunarLander flies NaN as "engines off"."""
+    weights = (weight for network in agent.networks.values() for weight in network.parameters())
+    return math.isfinite(agent.fitness[-1]) and all(bool(torch.isfinite(weight).all()) for weight in weights)

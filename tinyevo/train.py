@@ -1,0 +1,272 @@
+"""The two loops: an agent learns in its environments, and a population evolves.
+
+The inner loop is TD3's: explore, remember, learn. The outer loop is evolution's: every generation each member flies and
+learns for `evo_steps` environment steps on a private copy of the shared memory, is evaluated, and returns what it
+experienced; then the experience is shared, and selection and mutation make the next generation. A generation is a pure
+function of the agents, the memory, the configuration and seeds that are derived from the run's seed, so its members may
+run anywhere and in any order without changing a bit of the result.
+
+Mirrors the tutorial's sections "Creating the environment" and "Training and saving an agent".
+Leaves out: asynchronous evolution, and learning while other members fly.
+Needs: td3.py, networks.py, checkpoint.py, buffer.py, noise.py, evaluate.py, workers.py.
+"""
+
+import copy
+import math
+import warnings
+from concurrent.futures import FIRST_EXCEPTION, wait
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from tqdm import tqdm
+
+from tinyevo import checkpoint
+from tinyevo.evaluate import evaluate
+from tinyevo.noise import GaussianNoise, OrnsteinUhlenbeckNoise
+from tinyevo.td3 import TD3
+from tinyevo.workers import report_steps
+
+# What a derived seed is for; no two purposes ever share randomness.
+TRAIN, EVALUATE, CONFIRM, SELECT, MUTATE, SCORE, RENDER = range(7)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The settings of a run. Steps are environment steps of one member, summed over its environments."""
+
+    env_id: str = "LunarLanderContinuous-v3"
+    seed: int = 0
+    num_envs: int = 8  # environments that a member flies side by side
+    max_steps: int = 1_000_000  # steps of a member in all, rounded down to whole steps of its environments
+    evo_steps: int = 10_000  # steps of a member in one generation, rounded down likewise
+    learning_delay: int = 0  # transitions in the memory before anybody learns; until then actions are random
+    memory_size: int = 100_000  # transitions that the shared memory holds
+    noise: str = "ou"  # exploration: "ou" or "gaussian", of strength `HyperParams.expl_noise`
+    noise_mean: float = 0.0
+    noise_theta: float = 0.15  # pull to the mean (ou)
+    noise_dt: float = 1.0  # time of one step (ou)
+    train_episode_steps: int | None = None  # cap on a training episode; None leaves it to the environment
+    eval_episodes: int = 10  # episodes of which the fitness is the mean
+    eval_steps: int | None = None  # cap on an evaluation episode; None leaves it to the environment
+    confirm_episodes: int = 100  # further episodes that a new best elite must fly
+    target: float = 200.0  # confirmed mean return that ends the run
+
+    def __post_init__(self):
+        least = {"num_envs": 1, "evo_steps": self.num_envs, "max_steps": self.num_envs, "memory_size": 1}
+        least |= {"seed": 0, "learning_delay": 0, "eval_episodes": 1, "confirm_episodes": 1}
+        least |= {name: 1 for name in ("train_episode_steps", "eval_steps") if getattr(self, name) is not None}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if type(value) is not int or value < bound:
+                raise ValueError(f"{name} must be a whole number of at least {bound}, not {value!r}")
+        if self.noise not in ("ou", "gaussian"):
+            raise ValueError(f"noise must be 'ou' or 'gaussian', not {self.noise!r}")
+        for name in ("noise_mean", "noise_theta", "noise_dt", "target"):
+            if not isinstance(getattr(self, name), (int, float)) or math.isnan(getattr(self, name)):
+                raise ValueError(f"{name} must be a number, not {getattr(self, name)!r}")
+
+    def derived_seed(self, purpose, generation=0, slot=0):
+        """The seed of one use of randomness in this run, from 0 to 2**32 - 1."""
+        sequence = np.random.SeedSequence(self.seed, spawn_key=(generation, slot, purpose))
+        return int(sequence.generate_state(1)[0])
+
+
+@dataclass
+class TrainResult:
+    """What a run has brought so far."""
+
+    population: list  # as evaluated in the last generation
+    elite: TD3 | None = None  # the best confirmed agent
+    confirmed: float = -math.inf  # its mean return over the episodes that confirmed it
+    fitnesses: list = field(default_factory=list)  # one list per generation, in the members' order
+    history: list = field(default_factory=list)  # one dict per member and generation
+
+
+def make_envs(env_id, num_envs, max_episode_steps=None):
+    """Environments side by side that start the next episode in the very step in which one ends."""
+    makers = [lambda: gym.make(env_id, max_episode_steps=max_episode_steps)] * num_envs
+    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def successors(next_obs, infos):
+    """What the actions really led to: where an episode ended, `next_obs` already shows the next one's beginning."""
+    if "final_obs" not in infos:
+        return next_obs
+    ended = infos["_final_obs"]
+    next_obs = next_obs.copy()
+    next_obs[ended] = np.stack(infos["final_obs"][ended])
+    return next_obs
+
+
+def train_member(agent, memory, config, seed, on_steps=lambda steps: None):
+    """Let an agent fly and learn for `config.evo_steps` steps; returns it and the records of its new transitions.
+
+    `memory` is the agent's own copy of the shared memory: its transitions are added to it as they come. `on_steps` is
+    called with the number of steps after each step of the environments.
+    """
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator(agent.device).manual_seed(int(rng.integers(2**63)))
+    noise = _make_noise(agent, config)
+    low, high = agent.action_space.low, agent.action_space.high
+    steps = config.evo_steps // config.num_envs * config.num_envs
+    credit = 0  # steps not yet paid for with updates
+    running, finished = np.zeros(config.num_envs), []  # returns of episodes
+
+    with closing(make_envs(config.env_id, config.num_envs, config.train_episode_steps)) as envs:
+        obs, _ = envs.reset(seed=rng.integers(2**31, size=config.num_envs).tolist())
+        for _ in range(steps // config.num_envs):
+            # Explore.
+            delayed = memory.counter < config.learning_delay
+            if delayed:
+                action = rng.uniform(low, high, size=(config.num_envs, len(low))).astype(low.dtype)
+            else:
+                action = agent.get_action(obs) + noise.sample(rng) * (high - low) / 2
+                action = np.clip(action, low, high).astype(low.dtype)
+            next_obs, reward, terminated, truncated, infos = envs.step(action)
+
+            # Remember. A time limit is not a termination, so only `terminated` is stored.
+            memory.add(obs, action, reward, successors(next_obs, infos), terminated)
+            obs = next_obs
+            ended = terminated | truncated
+            running += reward
+            finished += running[ended].tolist()
+            running[ended] = 0
+            noise.reset(ended)
+
+            # Learn: one update for every `learn_step` steps, whatever the number of environments.
+            credit += 0 if delayed else config.num_envs
+            while credit >= agent.hp.learn_step:
+                agent.learn(memory.sample(agent.hp.batch_size, rng), generator)
+                credit -= agent.hp.learn_step
+            on_steps(config.num_envs)
+
+    agent.steps += steps
+    agent.train_return = float(np.mean(finished)) if finished else math.nan
+    return agent, memory.latest(steps)
+
+
+def train(population, memory, tournament, mutations, config, executor=None, on_generation=None):
+    """Evolve a population until its best confirmed agent reaches `config.target`, or for `config.max_steps`.
+
+    Args:
+        population: list of `TD3`; these agents are left as they are.
+        memory: the `ReplayBuffer` that they share; it is filled.
+        tournament, mutations: the `TournamentSelection` and the `Mutations` that make the next generation.
+        config: `TrainConfig`.
+        executor: a `concurrent.futures.Executor` that trains the members; None trains them here, one after another.
+        on_generation: called with the `TrainResult` so far after every generation.
+
+    Returns the `TrainResult`. On the CPU it depends on the arguments alone, not on the executor.
+    """
+    _warn_of_short_slices(config)
+    result = TrainResult(population)
+    max_steps, evo_steps = (steps // config.num_envs * config.num_envs for steps in (config.max_steps, config.evo_steps))
+    total = max_steps * len(population)
+    with tqdm(total=total, unit=" steps", unit_scale=True, disable=None, smoothing=0.1, mininterval=0.5) as bar:
+        offspring = population
+        for generation in range(math.ceil(max_steps / evo_steps)):
+            # Let the children differ. The first generation has no parents to differ from.
+            if generation > 0:
+                rng = np.random.default_rng(config.derived_seed(MUTATE, generation))
+                offspring = mutations.mutation(offspring, rng)
+
+            # Let everybody fly, learn and be evaluated; then share what they experienced.
+            part = replace(config, evo_steps=min(evo_steps, max_steps - generation * evo_steps))
+            members, records = _fly_generation(offspring, memory, part, generation, executor, bar)
+            memory.extend(np.stack(records, axis=1).ravel())  # member by member, step by step
+
+            # Select the parents of the next generation. Confirm the best on episodes that did not select it.
+            rng = np.random.default_rng(config.derived_seed(SELECT, generation))
+            elite, offspring = tournament.select(members, rng)
+            if elite.fitness[-1] > result.confirmed:
+                seed = config.derived_seed(CONFIRM, generation)
+                mean = evaluate(elite, config.env_id, config.confirm_episodes, seed, config.eval_steps).mean()
+                if mean > result.confirmed:
+                    result.elite, result.confirmed = elite, float(mean)
+
+            result.population = members
+            result.fitnesses.append([agent.fitness[-1] for agent in members])
+            result.history += [_row(agent, generation, agent.id == elite.id) for agent in members]
+            bar.set_postfix(best=f"{result.confirmed:.0f}")
+            if on_generation:
+                on_generation(result)
+            if result.confirmed >= config.target:
+                break
+    return result
+
+
+def _make_noise(agent, config):
+    shape = (config.num_envs, *agent.action_space.shape)
+    if config.noise == "gaussian":
+        return GaussianNoise(*shape, config.noise_mean, agent.hp.expl_noise)
+    return OrnsteinUhlenbeckNoise(*shape, config.noise_mean, agent.hp.expl_noise, config.noise_theta, config.noise_dt)
+
+
+def _fly_generation(members, memory, config, generation, executor, bar):
+    """Train and evaluate all members; returns them and the records of each, in order."""
+    evaluation_seed = config.derived_seed(EVALUATE, generation)  # the same episodes for everybody
+    tasks = []
+    for slot, agent in enumerate(members):
+        seed = config.derived_seed(TRAIN, generation, slot)
+        tasks.append((checkpoint.dumps(agent.state()), agent.device, memory, config, seed, evaluation_seed))
+    if executor is None:
+        outcomes = [_fly_member(*task, bar.update) for task in tasks]
+    else:
+        futures = [executor.submit(_fly_member, *task, report_steps) for task in tasks]
+        outcomes = _await(futures, getattr(executor, "flown", None), config.evo_steps, bar)
+    data, records = zip(*outcomes)
+    return [TD3.from_state(checkpoint.loads(one), agent.device) for one, agent in zip(data, members)], records
+
+
+def _fly_member(data, device, memory, config, seed, evaluation_seed, on_steps):
+    """One member's generation, from bytes to bytes: tensors sent to another process would be shared, not copied."""
+    agent = TD3.from_state(checkpoint.loads(data), device)
+    agent, records = train_member(agent, copy.deepcopy(memory), config, seed, on_steps)
+    returns = evaluate(agent, config.env_id, config.eval_episodes, evaluation_seed, config.eval_steps)
+    agent.fitness.append(float(returns.mean()))
+    return checkpoint.dumps(agent.state()), records
+
+
+def _await(futures, flown, evo_steps, bar):
+    """The results of the futures; meanwhile the bar follows the steps flown, or the members done."""
+    start = seen = flown.value if flown else 0
+    pending = futures
+    while pending:
+        done, pending = wait(futures, timeout=0.5, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+        now = flown.value if flown else start + len(done) * evo_steps
+        bar.update(now - seen)
+        seen = now
+    return [future.result() for future in futures]
+
+
+def _row(agent, generation, elite):
+    """A member's line of the history."""
+    return {
+        "generation": generation,
+        "id": agent.id,
+        "parent_id": agent.parent_id,
+        "mutation": agent.mutation,
+        "fitness": agent.fitness[-1],
+        "train_return": agent.train_return,
+        "steps": agent.steps,
+        "hidden_size": "x".join(map(str, agent.hidden_size)),
+        "activation": agent.activation,
+        **asdict(agent.hp),
+        "elite": elite,
+    }
+
+
+def _warn_of_short_slices(config):
+    limit = config.train_episode_steps or gym.spec(config.env_id).max_episode_steps or 0
+    if config.evo_steps // config.num_envs < limit:
+        warnings.warn(
+            f"with evo_steps={config.evo_steps} each environment flies {config.evo_steps // config.num_envs} steps a "
+            f"generation, fewer than an episode's {limit}: long episodes are cut off and never seen to their end",
+            stacklevel=3,
+        )

@@ -1,0 +1,48 @@
+"""Processes that train the members of a generation side by side.
+
+Leaves out: other machines. `train` takes any `concurrent.futures.Executor`, so a cluster is one argument.
+Needs: nothing else.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
+
+import torch
+
+_flown = None  # in a worker: the counter that it shares with the main process
+
+
+def make_pool(workers):
+    """A pool of `workers` fresh processes with one torch thread each.
+
+    Its attribute `flown` is a shared counter of the environment steps that they report, for a progress bar.
+    """
+    # Spawned, not forked: a fork copies torch's locks in whatever state its threads left them.
+    context = multiprocessing.get_context("spawn")
+    flown = context.Value("q", 0)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(flown,))
+    pool.flown = flown
+    return pool
+
+
+def report_steps(steps):
+    """Called in a worker: add to the counter of the pool. Without a pool there is nobody to tell."""
+    if _flown is not None:
+        with _flown.get_lock():
+            _flown.value += steps
+
+
+def _start_worker(flown):
+    global _flown
+    _flown = flown
+    torch.set_num_threads(1)  # small networks: a second thread costs more than it brings
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
