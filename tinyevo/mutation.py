@@ -168,7 +168,7 @@ class Mutations:
             weight.view(-1)[entries] = new
             touched += int(count)
         agent.set_networks(**{name: policy})
-        return f"parameters: {touched} weights of the {name}"
+        return f"parameters {touched} weights"
 
     def _mutate_activation(self, agent, rng):
         """Another activation for all the agent's networks, their weights untouched."""
@@ -187,5 +187,5 @@ class Mutations:
             new = self.hp_space[name].mutate(old, rng)
             if new != old:
                 agent.set_hp(**{str(name): new})
-                return f"{name} {old:.3g} -> {new:.3g}"
+                return f"{name} {old:.2g} -> {new:.2g}" if isinstance(new, float) else f"{name} {old} -> {new}"
         return None

@@ -21,7 +21,7 @@ def create_population(
     device="cpu",
     seed=0,
 ):
-    """`population_size` agents with the ids 0, 1, ...: alike but for their initial weights, which all follow from `seed`.
+    """`population_size` agents with the ids 0, 1, ...: alike but for their weights, which follow from `seed`.
 
     Raises ValueError for a size below 1 and for spaces that TD3 cannot handle.
     """
@@ -40,40 +40,29 @@ def create_population(
 def population_table(population, elite_id=None):
     """The population as text, one line per member; the elite's line is marked with a star.
 
-    "mean 5" is the mean of the last five fitnesses of the member's lineage.
+    "from" is the parent, "mean5" the mean of the last five fitnesses of the member's lineage, "train" the mean return
+    of its training episodes, "lr a" and "lr c" the learning rates of actor and critics, "ls" the `learn_step`.
     """
-    heads = ["", "id", "parent", "mutation", "fitness", "mean 5", "train", "steps", "hidden", "activation"]
-    heads += ["lr actor", "lr critic", "batch", "learn step"]
-    rows = [heads]
+    heads = ("", "id", "from", "mutation", "fitness", "mean5", "train", "steps", "hidden", "act", "lr a", "lr c")
+    rows = [(*heads, "batch", "ls")]
     for agent in population:
-        hp = agent.hp
         rows.append(
-            [
-                "*" if agent.id == elite_id else "",
-                f"{agent.id}",
-                "-" if agent.parent_id is None else f"{agent.parent_id}",
+            (
+                "*" if agent.id == elite_id else " ",
+                str(agent.id),
+                "-" if agent.parent_id is None else str(agent.parent_id),
                 agent.mutation,
                 f"{agent.fitness[-1]:.1f}" if agent.fitness else "-",
                 f"{np.mean(agent.fitness[-5:]):.1f}" if agent.fitness else "-",
                 f"{agent.train_return:.1f}",
-                f"{agent.steps:,}",
-                shape_text(agent.hidden_size),
+                str(agent.steps),
+                "x".join(map(str, agent.hidden_size)),
                 agent.activation,
-                f"{hp.lr_actor:.2g}",
-                f"{hp.lr_critic:.2g}",
-                f"{hp.batch_size}",
-                f"{hp.learn_step}",
-            ]
+                f"{agent.hp.lr_actor:.1e}",
+                f"{agent.hp.lr_critic:.1e}",
+                str(agent.hp.batch_size),
+                str(agent.hp.learn_step),
+            )
         )
     widths = [max(map(len, column)) for column in zip(*rows)]
-    left = {"", "mutation", "hidden", "activation"}
-    lines = []
-    for row in rows:
-        cells = (cell.ljust(width) if head in left else cell.rjust(width) for head, cell, width in zip(heads, row, widths))
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def shape_text(hidden_size):
-    """Hidden sizes as text: (64, 96) is "64x96"."""
-    return "x".join(map(str, hidden_size))
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows)

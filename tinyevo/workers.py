@@ -9,14 +9,16 @@ import os
 import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 
 import torch
 
 _flown = None  # in a worker: the counter that it shares with the main process
 
 
-def make_pool(workers):
-    """A pool of `workers` fresh processes with one torch thread each.
+@contextmanager
+def worker_pool(workers):
+    """A pool of `workers` fresh processes with one torch thread each; they end with the `with` block, done or not.
 
     Its attribute `flown` is a shared counter of the environment steps that they report, for a progress bar.
     """
@@ -25,7 +27,12 @@ def make_pool(workers):
     flown = context.Value("q", 0)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(flown,))
     pool.flown = flown
-    return pool
+    try:
+        yield pool
+    finally:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        pool.shutdown(cancel_futures=True)
 
 
 def report_steps(steps):
