@@ -2,7 +2,7 @@
 
 Every child gets at most one mutation, of a kind drawn by relative weights: none, its architecture, the weights of its
 policy, its activation, or one of its hyper-parameters (SEARL, Franke et al. 2021, section 4). A draw that cannot apply,
-such as one more layer at the largest depth, is drawn again among those that can, so what `agent.mutation` says happened.
+such as one more layer at the largest depth, is drawn again among those that can; `agent.mutation` says what happened.
 
 One rule covers the optimisers and targets: a network that was replaced gets fresh ones (all networks after a mutation
 of the architecture or activation, the policy alone after one of its weights), a new number keeps everything.
@@ -22,26 +22,32 @@ import torch
 
 @dataclass(frozen=True)
 class RLParameter:
-    """The range of one evolvable hyper-parameter and the two factors by which it moves. Integers are of dtype int."""
+    """The range of one evolvable hyper-parameter, and the two factors by which it moves.
+
+    `dtype` is int or float. The factors are each other's inverse: with 0.8 and 1.2 a walk would drift to its lower
+    bound, because one step down and one step up lose 4 %.
+    """
 
     min: float
     max: float
     dtype: type = float
     shrink_factor: float = 0.8
-    grow_factor: float = 1.2
+    grow_factor: float = 1.25
 
     def __post_init__(self):
         if self.dtype not in (int, float):
             raise ValueError(f"an RLParameter's dtype is int or float, not {self.dtype!r}")
         if not -math.inf < self.min <= self.max < math.inf:
             raise ValueError(f"an RLParameter needs finite bounds with min <= max, not {self.min!r} and {self.max!r}")
-        if not 0 < self.shrink_factor < 1 < self.grow_factor < math.inf:
-            raise ValueError(f"an RLParameter needs 0 < shrink_factor < 1 < grow_factor, not {self.shrink_factor!r} and {self.grow_factor!r}")
+        factors = (self.shrink_factor, self.grow_factor)
+        if not 0 < factors[0] < 1 < factors[1] < math.inf:
+            raise ValueError(f"an RLParameter needs 0 < shrink_factor < 1 < grow_factor, not {factors}")
 
     def mutate(self, value, rng):
         """`value` times one of the factors, within the bounds; the same value only if it can move neither way."""
-        moved = [new for factor in (self.shrink_factor, self.grow_factor) if (new := self._moved(value, factor)) != value]
-        return moved[rng.integers(len(moved))] if moved else value
+        moved = [self._moved(value, factor) for factor in (self.shrink_factor, self.grow_factor)]
+        moved = [new for new in moved if new != value] or [value]
+        return moved[rng.integers(len(moved))]
 
     def _moved(self, value, factor):
         new = value * factor

@@ -186,6 +186,10 @@ class TD3:
             parameter.grad = gradient
         self.optimizers[name].step()
 
+    def is_finite(self):
+        """Whether its weights are numbers. A NaN policy can look fit: LunarLander flies NaN as "engines off"."""
+        return all(torch.isfinite(w).all().item() for network in self.networks.values() for w in network.parameters())
+
     def clone(self):
         """An agent that is equal in everything, counters and optimiser moments included, and shares nothing."""
         return TD3.from_state(self.state(), self.device)

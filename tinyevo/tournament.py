@@ -6,13 +6,12 @@ of the fitnesses matters, not their size (Goldberg & Deb 1991), which suits retu
 
 Mirrors the tutorial's section "Tournament selection and mutation".
 Leaves out: crossover; two networks that learned apart do not mix well by averaging.
-Needs: nothing else. An agent here is anything with `fitness`, `networks`, `id`, `parent_id`, `mutation` and `clone()`.
+Needs: nothing else. An agent here is anything with `fitness`, `is_finite()`, `clone()`, `id`, `parent_id` and
+`mutation`.
 """
 
 import math
 from dataclasses import dataclass
-
-import torch
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class TournamentSelection:
         was, every other one gets the next free id and its parent's id. Raises ValueError if no member can be selected,
         that is, if none has a finite fitness and finite weights.
         """
-        candidates = [agent for agent in population if is_sound(agent)]
+        candidates = [agent for agent in population if math.isfinite(agent.fitness[-1]) and agent.is_finite()]
         if not candidates:
             raise ValueError("no member has finite weights and a finite fitness: all diverged; try lower learning rates")
         best = max(candidates, key=lambda agent: agent.fitness[-1])
@@ -62,9 +61,3 @@ class TournamentSelection:
         size = min(self.tournament_size, len(candidates))
         rivals = rng.choice(len(candidates), size=size, replace=False)
         return max((candidates[index] for index in rivals), key=lambda agent: agent.fitness[-1])
-
-
-def is_sound(agent):
-    """Whether an agent may be selected. A NaN policy can look fit: LunarLander flies NaN as "engines off"."""
-    weights = (weight for network in agent.networks.values() for weight in network.parameters())
-    return math.isfinite(agent.fitness[-1]) and all(bool(torch.isfinite(weight).all()) for weight in weights)

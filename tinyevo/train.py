@@ -174,14 +174,19 @@ def train(population, memory, tournament, mutations, config, executor=None, on_g
                 rng = np.random.default_rng(config.derived_seed(MUTATE, generation))
                 offspring = mutations.mutation(offspring, rng)
 
-            # Let everybody fly, learn and be evaluated; then share what they experienced.
+            # Let everybody fly, learn and be evaluated.
             part = replace(config, evo_steps=min(evo_steps, max_steps - generation * evo_steps))
-            members, records = _fly_generation(offspring, memory, part, generation, executor, bar)
-            memory.extend(np.stack(records, axis=1).ravel())  # member by member, step by step
+            members, flights = _fly_generation(offspring, memory, part, generation, executor, bar)
 
-            # Select the parents of the next generation. Confirm the best on episodes that did not select it.
+            # Find the best, and select the parents of the next generation.
             rng = np.random.default_rng(config.derived_seed(SELECT, generation))
             elite, offspring = tournament.select(members, rng)
+
+            # Share what they experienced, interleaved step by step; but not the NaN actions of one that diverged.
+            flights = [flight for agent, flight in zip(members, flights) if math.isfinite(agent.fitness[-1])]
+            memory.extend(np.stack(flights, axis=1).ravel())
+
+            # Confirm the best on episodes that did not select it.
             if elite.fitness[-1] > result.confirmed:
                 seed = config.derived_seed(CONFIRM, generation)
                 mean = evaluate(elite, config.env_id, config.confirm_episodes, seed, config.eval_steps).mean()
@@ -207,7 +212,7 @@ def _make_noise(agent, config):
 
 
 def _fly_generation(members, memory, config, generation, executor, bar):
-    """Train and evaluate all members; returns them and the records of each, in order."""
+    """Train and evaluate all members; returns them and the records of their transitions, in order."""
     evaluation_seed = config.derived_seed(EVALUATE, generation)  # the same episodes for everybody
     tasks = []
     for slot, agent in enumerate(members):
@@ -227,7 +232,7 @@ def _fly_member(data, device, memory, config, seed, evaluation_seed, on_steps):
     agent = TD3.from_state(checkpoint.loads(data), device)
     agent, records = train_member(agent, copy.deepcopy(memory), config, seed, on_steps)
     returns = evaluate(agent, config.env_id, config.eval_episodes, evaluation_seed, config.eval_steps)
-    agent.fitness.append(float(returns.mean()))
+    agent.fitness.append(float(returns.mean()) if agent.is_finite() else -math.inf)
     return checkpoint.dumps(agent.state()), records
 
 
@@ -263,7 +268,8 @@ def _row(agent, generation, elite):
 
 
 def _warn_of_short_slices(config):
-    limit = config.train_episode_steps or gym.spec(config.env_id).max_episode_steps or 0
+    with closing(gym.make(config.env_id)) as env:
+        limit = config.train_episode_steps or env.spec.max_episode_steps or 0
     if config.evo_steps // config.num_envs < limit:
         warnings.warn(
             f"with evo_steps={config.evo_steps} each environment flies {config.evo_steps // config.num_envs} steps a "

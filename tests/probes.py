@@ -1,0 +1,74 @@
+"""Tiny environments of which everything is known; their ids are `probes:NAME-v0`."""
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+
+
+class Counting(gym.Env):
+    """Episodes of 1 to 9 steps, reward 1 a step. An observation is (episode's own number, steps so far, its length)."""
+
+    observation_space = Box(-np.inf, np.inf, (3,))
+    action_space = Box(np.array([-1, 0], dtype=np.float32), np.array([1, 10], dtype=np.float32))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.number, self.length, self.t = self.np_random.random(), int(self.np_random.integers(1, 10)), 0
+        return self._obs(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        assert self.t < self.length, "stepped past the end of an episode"
+        self.t += 1
+        return self._obs(), 1.0, self.t == self.length, False, {}
+
+    def _obs(self):
+        return np.array([self.number, self.t, self.length], dtype=np.float32)
+
+
+class Ticking(gym.Env):
+    """Reward 1 a step, for ever; the observation says nothing. With `life`, the episode terminates after so many steps."""
+
+    observation_space = Box(-1, 1, (1,))
+    action_space = Box(-1, 1, (1,))
+
+    def __init__(self, life=None):
+        self.life = life
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(1, dtype=np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        return np.zeros(1, dtype=np.float32), 1.0, self.t == self.life, False, {}
+
+
+class Aim(gym.Env):
+    """One step: the observation is a number x in [0, 1], the best action on [2, 12] is 4 + 6 x, its reward is 0."""
+
+    observation_space = Box(0, 1, (1,))
+    action_space = Box(2, 12, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x = self.np_random.random(1, dtype=np.float32)
+        return self.x.copy(), {}
+
+    def step(self, action):
+        return self.x.copy(), -float(((action - 4 - 6 * self.x) ** 2).sum()) / 10, True, False, {}
+
+
+class Buttons(Counting):
+    """Actions that TD3 cannot take."""
+
+    action_space = Discrete(3)
+
+
+gym.register("Counting-v0", Counting)
+gym.register("Capped-v0", Counting, max_episode_steps=4)
+gym.register("Ticking-v0", Ticking, max_episode_steps=5)
+gym.register("Mortal-v0", Ticking, kwargs={"life": 1})
+gym.register("Aim-v0", Aim)
+gym.register("Buttons-v0", Buttons)

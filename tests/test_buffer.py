@@ -1,0 +1,139 @@
+"""ReplayBuffer: a ring that forgets the oldest, and gives back what it was given."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box
+
+from tinyevo.buffer import Batch, ReplayBuffer
+
+OBSERVATIONS = Box(-np.inf, np.inf, (3,))
+ACTIONS = Box(-2, 2, (2,))
+
+
+def transitions(first, n):
+    """Transitions first, first + 1, ...: every field tells the number, an action in the environment's units."""
+    number = np.arange(first, first + n, dtype=np.float32)
+    obs = np.stack([number, number + 0.25, -number], axis=1)
+    action = np.stack([number % 2, -2 * (number % 2)], axis=1)
+    return obs, action, 10 * number, obs + 1, number % 2 == 1
+
+
+def filled(capacity, *sizes):
+    memory, first = ReplayBuffer(capacity, OBSERVATIONS, ACTIONS), 0
+    for size in sizes:
+        memory.add(*transitions(first, size))
+        first += size
+    return memory
+
+
+def stored(memory):
+    """The numbers of the transitions in a memory, oldest first."""
+    return memory.latest(len(memory))["obs"][:, 0].astype(int).tolist()
+
+
+@pytest.mark.parametrize(
+    "sizes, numbers",
+    [
+        ((), []),
+        ((4,), [0, 1, 2, 3]),
+        ((5, 5), list(range(10))),
+        ((7, 5), list(range(2, 12))),  # wraps
+        ((10, 1), list(range(1, 11))),
+        ((3, 10), list(range(3, 13))),
+        ((25,), list(range(15, 25))),  # larger than the capacity
+        ((4, 23, 2), list(range(19, 29))),
+    ],
+)
+def test_the_ring_holds_the_last_transitions_in_order(sizes, numbers):
+    memory = filled(10, *sizes)
+    assert stored(memory) == numbers
+    assert len(memory) == len(numbers)
+    assert memory.counter == sum(sizes)
+
+
+def test_one_by_one_and_all_at_once_fill_the_ring_alike():
+    assert np.array_equal(filled(10, *[1] * 27).storage, filled(10, 27).storage)
+
+
+def test_a_sample_holds_whole_transitions_with_unchanged_values():
+    memory = filled(100, 60)
+    batch = memory.sample(500, np.random.default_rng(0))
+    number = batch.obs[:, 0].numpy()
+    expected = transitions(0, 60)
+    for name, column in zip(Batch._fields, expected):
+        values = getattr(batch, name).numpy()
+        assert np.array_equal(values, column.reshape(60, -1)[number.astype(int)])
+
+
+def test_a_sample_is_batch_first_and_of_the_types_that_learning_needs():
+    batch = filled(10, 10).sample(4, np.random.default_rng(0))
+    shapes = {name: tuple(getattr(batch, name).shape) for name in Batch._fields}
+    assert shapes == {"obs": (4, 3), "action": (4, 2), "reward": (4, 1), "next_obs": (4, 3), "terminated": (4, 1)}
+    assert batch.terminated.dtype == torch.bool
+    assert {tensor.dtype for tensor in batch[:4]} == {torch.float32}
+
+
+def test_every_stored_transition_is_drawn_equally_often_and_no_other():
+    memory = filled(10, 4)  # six places are still empty
+    drawn = memory.sample(40_000, np.random.default_rng(0)).obs[:, 0].numpy()
+    counts = np.bincount(drawn.astype(int))
+    assert len(counts) == 4
+    assert counts == pytest.approx(10_000, rel=0.05)
+
+
+def test_the_same_generator_draws_the_same_sample():
+    memory = filled(100, 50)
+    first, second = (memory.sample(20, np.random.default_rng(3)).obs for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_changing_a_sample_or_what_was_added_does_not_change_the_memory():
+    memory, fields = ReplayBuffer(10, OBSERVATIONS, ACTIONS), transitions(0, 5)
+    memory.add(*fields)
+    before = copy.deepcopy(memory.storage)
+    for column in (*fields, *(tensor.numpy() for tensor in memory.sample(10, np.random.default_rng(0)))):
+        column[:] = 77
+    memory.latest(3)["obs"][:] = 77
+    assert np.array_equal(memory.storage, before)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda memory: pickle.loads(pickle.dumps(memory))])
+def test_a_copy_is_equal_and_goes_its_own_way(copied):
+    memory = filled(10, 8)
+    other = copied(memory)
+    assert stored(other) == stored(memory)
+    other.add(*transitions(8, 5))
+    assert stored(memory) == list(range(8)) and stored(other) == list(range(3, 13))
+
+
+def test_latest_gives_what_extend_takes():
+    source, sink = filled(100, 30), filled(10, 7)
+    records = source.latest(4)
+    assert records["obs"][:, 0].tolist() == [26, 27, 28, 29]
+    sink.extend(records)
+    assert stored(sink) == [1, 2, 3, 4, 5, 6, 26, 27, 28, 29]
+    assert stored(sink)[-4:] == [26, 27, 28, 29]
+
+
+def test_latest_gives_all_there_is_and_no_more():
+    assert stored(filled(10, 3)) == [0, 1, 2]
+    assert len(filled(10, 3).latest(5)) == 3
+    assert len(filled(10, 25).latest(15)) == 10
+    assert len(filled(10, 3).latest(0)) == 0
+
+
+def test_observations_keep_the_type_of_their_space():
+    memory = ReplayBuffer(4, Box(0, 255, (2,), np.uint8), ACTIONS)
+    memory.add(np.array([[7, 255]]), np.zeros((1, 2)), [0], np.array([[8, 254]]), [False])
+    batch = memory.sample(1, np.random.default_rng(0))
+    assert batch.obs.tolist() == [[7, 255]] and batch.obs.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("capacity", [0, -1, 2.5, "10", None, True])
+def test_a_capacity_that_holds_nothing_is_refused(capacity):
+    with pytest.raises(ValueError, match="capacity must be a whole number of at least 1"):
+        ReplayBuffer(capacity, OBSERVATIONS, ACTIONS)

@@ -1,0 +1,159 @@
+"""checkpoint: a file is whole or it is refused."""
+
+import json
+import os
+import pickle
+import stat
+
+import pytest
+import torch
+
+from tinyevo.checkpoint import dumps, load, loads, save
+
+STATE = {
+    "number": 3,
+    "real": 0.1,
+    "flag": True,
+    "nothing": None,
+    "text": "relu -> elu",
+    "list": [1, [2.5, "three"], {"deep": torch.arange(3)}],
+    "nested": {"weights": torch.randn(2, 3), "steps": torch.tensor(5.0), "flags": torch.tensor([True, False])},
+    "infinite": float("-inf"),
+}
+
+
+def equal(a, b):
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return type(a) is type(b) and a == b
+
+
+def test_a_state_comes_back_as_it_was(tmp_path):
+    assert equal(loads(dumps(STATE)), STATE)
+    save(STATE, tmp_path / "state.pt")
+    assert equal(load(tmp_path / "state.pt"), STATE)
+
+
+def test_tuples_come_back_as_lists_and_nan_as_nan():
+    back = loads(dumps({"sizes": (64, 64), "nan": float("nan")}))
+    assert back["sizes"] == [64, 64] and back["nan"] != back["nan"]
+
+
+def test_equal_states_give_equal_bytes_and_equal_files_whatever_their_name(tmp_path):
+    twin = {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in STATE.items()}
+    twin["text"] = "".join(["relu", " -> elu"])  # equal, but another object
+    assert dumps(twin) == dumps(STATE)
+    save(STATE, tmp_path / "one.pt")
+    save(twin, tmp_path / "two.pt")
+    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "two.pt").read_bytes()
+
+
+def test_a_checkpoint_can_be_looked_at_with_torch_alone(tmp_path):
+    save(STATE, tmp_path / "state.pt")
+    content = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert equal(content["tensors"]["nested.weights"], STATE["nested"]["weights"])
+    assert json.loads(content["json"])["state"]["number"] == 3
+
+
+def test_every_flipped_bit_is_noticed():
+    data = dumps({"weights": torch.zeros(3), "text": "x"})
+    for position in range(len(data)):
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << position % 8
+        with pytest.raises(ValueError, match="damaged"):
+            loads(bytes(damaged))
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 32, 33, 500, -1])
+def test_a_truncated_file_is_refused_with_its_name(tmp_path, length):
+    path = tmp_path / "state.pt"
+    path.write_bytes(dumps(STATE)[:length])
+    with pytest.raises(ValueError, match=r"cannot load .*state\.pt: it is damaged"):
+        load(path)
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+def write_json(path):
+    path.write_text('{"generation": 3}')
+
+
+def write_pickle(path):
+    path.write_bytes(pickle.dumps(Bomb()))
+
+
+def write_torch(path):
+    torch.save({"weights": torch.zeros(3)}, path)
+
+
+def write_malicious_torch(path):
+    torch.save(Bomb(), path)
+
+
+@pytest.mark.parametrize("write", [write_json, write_pickle, write_torch, write_malicious_torch])
+def test_a_foreign_file_is_refused_untouched_and_never_executed(tmp_path, monkeypatch, write):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "foreign.pt"
+    write(path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"cannot load .*foreign\.pt"):
+        load(path)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["foreign.pt"]
+
+
+def test_even_behind_a_right_digest_nothing_is_executed(tmp_path, monkeypatch):
+    import hashlib
+    import io
+
+    monkeypatch.chdir(tmp_path)
+    archive = io.BytesIO()
+    torch.save(Bomb(), archive)
+    path = tmp_path / "foreign.pt"
+    path.write_bytes(archive.getvalue() + hashlib.sha256(archive.getvalue()).digest())
+    with pytest.raises(ValueError, match="cannot load"):
+        load(path)
+    assert os.listdir(tmp_path) == ["foreign.pt"]
+
+
+def test_another_format_is_refused_with_both_names(monkeypatch):
+    monkeypatch.setattr("tinyevo.checkpoint.FORMAT", "tinyevo-99")
+    data = dumps({})
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"'tinyevo-99'.*'tinyevo-1'"):
+        loads(data)
+
+
+def test_a_missing_file_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "nothing.pt")
+
+
+@pytest.mark.parametrize("stage", ["dumps", "os.fsync", "os.replace"])
+def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, stage):
+    def fail(*arguments):
+        raise OSError("no space left on device")
+
+    path = tmp_path / "state.pt"
+    save({"generation": 1}, path)
+    monkeypatch.setattr(f"tinyevo.checkpoint.{stage}", fail)
+    with pytest.raises(OSError, match="no space"):
+        save({"generation": 2}, path)
+    monkeypatch.undo()
+    assert load(path) == {"generation": 1}
+    assert os.listdir(tmp_path) == ["state.pt"]
+
+
+def test_a_saved_file_replaces_the_old_one_and_has_ordinary_rights(tmp_path):
+    path = tmp_path / "state.pt"
+    save({"generation": 1}, path)
+    save({"generation": 2}, path)
+    assert load(path) == {"generation": 2}
+    (tmp_path / "ordinary").touch()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "ordinary").stat().st_mode)

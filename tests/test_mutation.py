@@ -1,0 +1,497 @@
+"""Mutations: every kind really happens, keeps what it must keep, and stays in bounds."""
+
+import copy
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from common import flat, learn, make_agent, make_batch, same
+
+from tinyevo.mutation import Mutations, RLParameter
+from tinyevo.networks import ACTIVATIONS
+
+HP_SPACE = {
+    "lr_actor": RLParameter(1e-4, 1e-2),
+    "lr_critic": RLParameter(1e-4, 1e-2),
+    "batch_size": RLParameter(8, 512, int),
+    "learn_step": RLParameter(1, 16, int),
+}
+NEVER = {"no_mutation": 0, "architecture": 0, "parameters": 0, "activation": 0, "rl_hp": 0}
+SMALL = {"node_bounds": (4, 16), "node_steps": (2, 3)}
+
+
+def only(kind, **arguments):
+    """Mutations of one kind alone."""
+    return Mutations(**{**NEVER, kind: 1, "hp_space": HP_SPACE, **SMALL, **arguments})
+
+
+def mutated(mutations, agent, seed=0):
+    return mutations.mutation([agent], np.random.default_rng(seed))[0]
+
+
+def kind_of(text):
+    word = text.split()[0]
+    if word.endswith(("_layer", "_nodes")):
+        return "architecture"
+    return "rl_hp" if word in HP_SPACE else word
+
+
+def updated(agent):
+    """The agent after one update, which must move every network."""
+    before = {name: flat(network.state_dict()) for name, network in agent.networks.items()}
+    for number in range(agent.hp.policy_freq):
+        agent.learn(make_batch(seed=number))
+    for name, network in agent.networks.items():
+        assert flat(network.state_dict()) != before[name]
+        assert all(torch.isfinite(parameter).all() for parameter in network.parameters())
+    return agent
+
+
+def assert_whole(agent):
+    """The networks are alike, and every target and optimiser belongs to its network."""
+    configs = [network.config for network in agent.networks.values()]
+    assert len({(config.hidden_size, config.activation) for config in configs}) == 1
+    for name, network in agent.networks.items():
+        live = list(network.parameters())
+        group = agent.optimizers[name].param_groups[0]
+        assert len(group["params"]) == len(live) and all(a is b for a, b in zip(group["params"], live))
+        assert group["lr"] == getattr(agent.hp, f"lr_{name}")
+        assert agent.targets[name].config == network.config
+        assert not any(parameter.requires_grad for parameter in agent.targets[name].parameters())
+
+
+def assert_fresh(agent, *names):
+    """These networks have a target that equals them, and an optimiser that remembers nothing; the others had learned."""
+    for name, network in agent.networks.items():
+        equal = flat(agent.targets[name].state_dict()) == flat(network.state_dict())
+        assert equal == (name in names)
+        assert (not agent.optimizers[name].state) == (name in names)
+
+
+# Hyper-parameters
+
+
+def test_a_number_moves_by_one_of_the_two_factors_equally_often():
+    rng = np.random.default_rng(0)
+    count = Counter(RLParameter(0, 1000).mutate(100.0, rng) for _ in range(4000))
+    assert set(count) == {80.0, 125.0}
+    assert count[80.0] == pytest.approx(2000, rel=0.1)
+
+
+def test_the_factors_are_the_ones_given():
+    rng = np.random.default_rng(0)
+    spec = RLParameter(0, 1000, shrink_factor=0.5, grow_factor=3)
+    assert {spec.mutate(100.0, rng) for _ in range(50)} == {50.0, 300.0}
+
+
+@pytest.mark.parametrize("name", HP_SPACE)
+def test_a_number_stays_in_its_bounds_keeps_its_type_and_always_moves(name):
+    spec, rng, value = HP_SPACE[name], np.random.default_rng(0), HP_SPACE[name].min
+    seen = set()
+    for _ in range(10_000):
+        new = spec.mutate(value, rng)
+        assert spec.min <= new <= spec.max and type(new) is spec.dtype and new != value
+        value = new
+        seen.add(value)
+    assert {spec.min, spec.max} <= seen, "a bound is out of reach"
+
+
+def test_a_learn_step_of_one_reaches_sixteen_and_comes_back():
+    spec, rng = HP_SPACE["learn_step"], np.random.default_rng(0)
+    value, path = 1, []
+    while value != 16:
+        value = spec.mutate(value, rng)
+        path.append(value)
+    while value != 1:
+        value = spec.mutate(value, rng)
+    assert set(range(1, 5)) <= set(path)
+
+
+def test_integers_are_rounded_and_move_by_one_at_least():
+    rng = np.random.default_rng(0)
+    spec = RLParameter(1, 512, int)
+    assert {spec.mutate(128, rng) for _ in range(50)} == {102, 160}  # 102.4 and 160
+    assert {spec.mutate(2, rng) for _ in range(50)} == {1, 3}  # 1.6 and 2.5 both round to 2
+    assert spec.mutate(1, rng) == 2
+
+
+@pytest.mark.parametrize("name", ["lr_actor", "batch_size"])
+def test_without_selection_a_number_does_not_drift_to_a_bound(name):
+    spec, rng = HP_SPACE[name], np.random.default_rng(0)
+    values = [spec.min]
+    for _ in range(20_000):
+        values.append(spec.mutate(values[-1], rng))
+    middle = math.sqrt(spec.min * spec.max)
+    assert middle / 1.5 < np.median(values) < middle * 1.5
+
+
+def test_at_a_bound_a_number_goes_the_other_way_and_near_it_is_clipped():
+    rng = np.random.default_rng(0)
+    assert {RLParameter(10, 100).mutate(100.0, rng) for _ in range(20)} == {80.0}
+    assert {RLParameter(10, 100).mutate(10.0, rng) for _ in range(20)} == {12.5}
+    assert {RLParameter(10, 100).mutate(90.0, rng) for _ in range(20)} == {72.0, 100.0}
+    assert RLParameter(3, 3, int).mutate(3, rng) == 3
+
+
+def test_a_mutation_moves_one_hyper_parameter_and_says_which_way():
+    seen = set()
+    for seed in range(60):
+        agent = make_agent()
+        old = agent.hp
+        name, was, arrow, now = mutated(only("rl_hp"), agent, seed).mutation.split()
+        changed = [key for key in HP_SPACE if getattr(agent.hp, key) != getattr(old, key)]
+        assert changed == [name] and arrow == "->"
+        assert float(was) == pytest.approx(getattr(old, name), rel=0.05)
+        assert float(now) == pytest.approx(getattr(agent.hp, name), rel=0.05)
+        seen.add(name)
+    assert seen == set(HP_SPACE)
+
+
+@pytest.mark.parametrize("name", ["lr_actor", "lr_critic"])
+def test_a_new_learning_rate_is_live_in_its_optimiser_and_networks_and_moments_stay(name):
+    agent = learn(make_agent())
+    before = flat(agent.state()["networks"])
+    live = {key: optimizer.param_groups[0]["lr"] for key, optimizer in agent.optimizers.items()}
+    mutated(only("rl_hp", hp_space={name: HP_SPACE[name]}), agent)
+    assert flat(agent.state()["networks"]) == before
+    key = name.removeprefix("lr_")
+    assert agent.optimizers[key].param_groups[0]["lr"] == getattr(agent.hp, name) != live.pop(key)
+    assert all(agent.optimizers[other].param_groups[0]["lr"] == rate for other, rate in live.items())
+    assert_whole(updated(agent))
+
+
+def test_one_agents_mutation_changes_neither_its_sisters_nor_the_search_space():
+    sisters = [make_agent(seed) for seed in range(3)]
+    mutations = only("rl_hp")
+    space = copy.deepcopy(mutations.hp_space)
+    before = [agent.hp for agent in sisters[1:]]
+    mutated(mutations, sisters[0])
+    assert [agent.hp for agent in sisters[1:]] == before
+    assert mutations.hp_space == space
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"min": 2, "max": 1},
+        {"min": -math.inf, "max": 1},
+        {"min": 0, "max": math.inf},
+        {"min": math.nan, "max": 1},
+        {"min": 0, "max": 1, "dtype": str},
+        {"min": 0, "max": 1, "shrink_factor": 1.0},
+        {"min": 0, "max": 1, "shrink_factor": 0.0},
+        {"min": 0, "max": 1, "grow_factor": 1.0},
+    ],
+)
+def test_a_range_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(ValueError, match="an RLParameter"):
+        RLParameter(**wrong)
+
+
+# Architecture
+
+
+def surviving(old, new, name):
+    """How the old network's tensors stand in the new one: checks them bit for bit after the edit `name`."""
+    if name == "add_layer":
+        pairs = list(zip([*old.weights[:-1], old.weights[-1]], [*new.weights[:-2], new.weights[-1]]))
+        return all(torch.equal(a, b) for a, b in pairs)
+    if name == "remove_layer":
+        width = min(old.config.hidden_size[-2:])
+        kept = all(torch.equal(a, b) for a, b in zip(old.weights[:-2], new.weights[:-1]))
+        return kept and torch.equal(old.weights[-1][:, :width], new.weights[-1][:, :width])
+    for layer, (a, b) in enumerate(zip(old.biases, new.biases)):
+        small, large = sorted([a, b], key=lambda tensor: tensor.shape[2])
+        if not all(set(row[0].tolist()) <= set(other[0].tolist()) for row, other in zip(small, large)):
+            return False
+        if name == "add_nodes":
+            (_, inputs, outputs), grown = old.weights[layer].shape, new.weights[layer]
+            if not torch.equal(old.weights[layer], grown[:, :inputs, :outputs]):
+                return False
+    return True
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_an_architecture_mutation_edits_all_networks_alike_and_keeps_surviving_weights(seed):
+    agent = learn(make_agent())
+    old = dict(agent.networks)
+    obs = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    action = agent.get_action(obs.numpy())
+    name, was, arrow, now = mutated(only("architecture", new_layer_prob=0.5), agent, seed).mutation.split()
+    assert (was, arrow, now) == ("8x8", "->", "x".join(map(str, agent.hidden_size))) and was != now
+    assert all(surviving(old[key], network, name) for key, network in agent.networks.items())
+    if name.startswith("add"):  # growing preserves the function of a relu network
+        assert np.abs(agent.get_action(obs.numpy()) - action).max() < 1e-5
+        pairs = torch.cat([obs, torch.as_tensor(action)], -1)
+        torch.testing.assert_close(agent.networks["critic"](pairs), old["critic"](pairs), rtol=0, atol=1e-6)
+    assert_whole(agent)
+    assert_fresh(agent, "actor", "critic")
+    assert_whole(updated(agent))
+
+
+def test_bounds_are_reached_and_never_passed_in_ten_thousand_mutations():
+    class Shape:
+        """A network that only has a shape, so that ten thousand edits take no time."""
+
+        def __init__(self, hidden_size):
+            self.config = self
+            self.hidden_size = hidden_size
+
+        def add_layer(self):
+            return Shape((*self.hidden_size, self.hidden_size[-1]))
+
+        def remove_layer(self):
+            return Shape(self.hidden_size[:-1])
+
+        def add_nodes(self, layer, n, rng):
+            return Shape((*self.hidden_size[:layer], self.hidden_size[layer] + n, *self.hidden_size[layer + 1 :]))
+
+        def remove_nodes(self, layer, n, rng):
+            return self.add_nodes(layer, -n, rng)
+
+    class Agent:
+        def __init__(self):
+            self.networks, self.mutation = {"actor": Shape((64, 64))}, "none"
+
+        def set_networks(self, **networks):
+            self.networks = networks
+
+    agent, rng = Agent(), np.random.default_rng(0)
+    mutations = Mutations(**{**NEVER, "architecture": 1})
+    depths, widths = set(), set()
+    for _ in range(10_000):
+        before = agent.networks["actor"].hidden_size
+        mutations.mutation([agent], rng)
+        sizes = agent.networks["actor"].hidden_size
+        assert sizes != before
+        depths.add(len(sizes))
+        widths.update(sizes)
+    assert depths == {1, 2, 3}
+    assert min(widths) == 16 and max(widths) == 256
+
+
+def test_layers_change_as_often_as_asked_and_both_ways():
+    rng = np.random.default_rng(0)
+    mutations = only("architecture", new_layer_prob=0.3, layer_bounds=(1, 3))
+    count = Counter(mutations.mutation([make_agent()], rng)[0].mutation.split()[0] for _ in range(1000))
+    assert count["add_layer"] + count["remove_layer"] == pytest.approx(300, rel=0.15)
+    assert count["add_layer"] == pytest.approx(150, rel=0.25)
+    assert count["add_nodes"] == pytest.approx(350, rel=0.15)
+
+
+def test_the_number_of_nodes_is_one_of_the_steps_in_any_layer():
+    rng = np.random.default_rng(0)
+    mutations = only("architecture", new_layer_prob=0.0)
+    seen = {mutations.mutation([make_agent()], rng)[0].hidden_size for _ in range(200)}
+    assert seen == {(8 + n, 8) for n in (-3, -2, 2, 3)} | {(8, 8 + n) for n in (-3, -2, 2, 3)}
+
+
+@pytest.mark.parametrize("new_layer_prob", [0.0, 1.0])
+def test_an_edit_that_is_at_its_bound_gives_way_to_one_that_is_not(new_layer_prob):
+    stuck = {"layer_bounds": (2, 2)} if new_layer_prob else {"node_bounds": (8, 8)}
+    for seed in range(10):
+        agent = mutated(only("architecture", new_layer_prob=new_layer_prob, **stuck), make_agent(), seed)
+        assert agent.hidden_size != (8, 8)
+
+
+# Weights of the policy
+
+
+def changes(before, after):
+    """Entry by entry: old and new values of the first weight matrix."""
+    return before.weights[0].flatten(), after.weights[0].flatten()
+
+
+def test_only_weight_matrices_of_the_policy_change():
+    agent = learn(make_agent())
+    before = copy.deepcopy(agent.networks)
+    critic = flat(agent.state()["networks"]["critic"])
+    assert mutated(only("parameters"), agent).mutation.startswith("parameters ")
+    assert flat(agent.state()["networks"]["critic"]) == critic, "the critic, its target or its moments changed"
+    old, new = before["actor"], agent.networks["actor"]
+    assert all(torch.equal(a, b) for a, b in zip(old.biases, new.biases))
+    assert all(not torch.equal(a, b) for a, b in zip(old.weights, new.weights))
+    assert_whole(agent)
+    assert_fresh(agent, "actor")
+    assert_whole(updated(agent))
+
+
+def test_the_record_tells_how_many_weights_changed():
+    agent = make_agent()
+    before = copy.deepcopy(agent.networks["actor"])
+    text = mutated(only("parameters"), agent).mutation
+    touched = sum(int((a != b).sum()) for a, b in zip(before.weights, agent.networks["actor"].weights))
+    assert text == f"parameters {touched} weights"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_at_most_the_given_share_of_entries_changes_and_that_share_is_reached(share):
+    counts = []
+    for seed in range(300):
+        agent = make_agent(hidden_size=(10, 10))
+        old = copy.deepcopy(agent.networks["actor"])
+        mutated(only("parameters", mutated_share=share), agent, seed)
+        counts.append([int((a != b).sum()) for a, b in zip(old.weights, agent.networks["actor"].weights)])
+    most = [math.ceil(share * size) for size in (30, 100, 20)]
+    assert np.max(counts, axis=0).tolist() == most
+    assert np.min(counts, axis=0).tolist() == [1, 1, 1]
+
+
+def big_policy_mutation(**arguments):
+    agent = make_agent(hidden_size=(256, 256))
+    before = agent.networks["actor"].weights[1].flatten().clone()
+    mutated(only("parameters", node_bounds=(1, 512), mutated_share=1.0, **arguments), agent, seed=4)
+    after = agent.networks["actor"].weights[1].flatten()
+    moved = before != after
+    assert moved.sum() > 5000
+    return before[moved], after[moved]
+
+
+def test_ordinary_noise_is_relative_to_the_weight():
+    before, after = big_policy_mutation(super_prob=0, reset_prob=0, mutation_sd=0.1)
+    relative = (after - before) / before.abs()
+    assert relative.mean().item() == pytest.approx(0, abs=0.01)
+    assert relative.std().item() == pytest.approx(0.1, rel=0.05)
+
+
+def test_super_mutations_are_relative_too_and_a_hundred_times_as_strong():
+    before, after = big_policy_mutation(super_prob=1, reset_prob=0)
+    assert ((after - before) / before.abs()).std().item() == pytest.approx(10, rel=0.05)
+
+
+def test_a_reset_weight_is_drawn_from_the_standard_normal():
+    before, after = big_policy_mutation(super_prob=0, reset_prob=1)
+    assert after.mean().item() == pytest.approx(0, abs=0.05)
+    assert after.std().item() == pytest.approx(1, rel=0.05)
+    assert abs(np.corrcoef(before.detach(), after.detach())[0, 1]) < 0.05
+
+
+def test_the_bands_have_their_shares():
+    before, after = big_policy_mutation(super_prob=0.05, reset_prob=0.05, mutation_sd=1e-6)
+    relative = ((after - before) / before.abs()).abs()
+    ordinary = relative < 1e-4
+    assert 1 - ordinary.float().mean().item() == pytest.approx(0.1, rel=0.15)
+    before, after = big_policy_mutation(super_prob=0.05, reset_prob=0.0, mutation_sd=1e-6)
+    assert ((after - before).abs() > 1e-4 * before.abs()).float().mean().item() == pytest.approx(0.05, rel=0.15)
+
+
+def test_no_noise_and_no_bands_is_the_identity():
+    agent = make_agent()
+    before = flat(agent.networks["actor"].state_dict())
+    mutated(only("parameters", mutation_sd=0, super_prob=0, reset_prob=0), agent)
+    assert flat(agent.networks["actor"].state_dict()) == before
+
+
+# Activation
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_an_activation_mutation_always_picks_a_different_one_and_any_of_them(activation):
+    seen = set()
+    for seed in range(40):
+        agent = mutated(only("activation"), make_agent(activation=activation), seed)
+        assert agent.mutation == f"activation {activation} -> {agent.activation}"
+        seen.add(agent.activation)
+    assert seen == set(ACTIVATIONS) - {activation}
+
+
+def test_an_activation_mutation_keeps_weights_and_output_activation_in_all_networks():
+    agent = learn(make_agent())
+    before = {name: flat(network.state_dict()) for name, network in agent.networks.items()}
+    outputs = {name: network.config.output_activation for name, network in agent.networks.items()}
+    mutated(only("activation"), agent)
+    assert {name: flat(network.state_dict()) for name, network in agent.networks.items()} == before
+    assert {name: network.config.output_activation for name, network in agent.networks.items()} == outputs
+    assert outputs == {"actor": "tanh", "critic": None}
+    assert_whole(agent)
+    assert_fresh(agent, "actor", "critic")
+    assert_whole(updated(agent))
+
+
+def test_the_default_choice_is_every_activation_there_is():
+    assert Mutations().activations == tuple(ACTIVATIONS)
+
+
+# The draw
+
+
+def test_kinds_are_drawn_in_proportion_to_their_weights():
+    # 0.4 + 4 x 0.2 is 1.2: relative weights, so a third of the members stay as they are.
+    mutations, rng = Mutations(hp_space=HP_SPACE, **SMALL), np.random.default_rng(0)
+    count = Counter(kind_of(mutations.mutation([make_agent()], rng)[0].mutation) for _ in range(1800))
+    expected = {"none": 600, "architecture": 300, "parameters": 300, "activation": 300, "rl_hp": 300}
+    assert {kind: count[kind] for kind in expected} == pytest.approx(expected, rel=0.2)
+    assert count.total() == 1800 and set(count) == set(expected)
+
+
+@pytest.mark.parametrize("kind", [*NEVER])
+def test_a_kind_of_weight_zero_never_happens(kind):
+    weights = {**dict.fromkeys(NEVER, 1), kind: 0}
+    mutations, rng = Mutations(**weights, hp_space=HP_SPACE, **SMALL), np.random.default_rng(0)
+    kinds = {kind_of(mutations.mutation([make_agent()], rng)[0].mutation) for _ in range(150)}
+    assert kinds == {name.replace("no_mutation", "none") for name in NEVER if name != kind}
+
+
+def test_a_kind_that_cannot_apply_is_drawn_again_among_the_others():
+    stuck = {"layer_bounds": (2, 2), "node_bounds": (8, 8), "activations": ("relu",)}
+    weights = {**NEVER, "architecture": 1000, "activation": 1000, "rl_hp": 0.001}
+    for seed in range(20):
+        agent = make_agent()
+        text = mutated(Mutations(**weights, hp_space=HP_SPACE, **stuck), agent, seed).mutation
+        assert kind_of(text) == "rl_hp"
+        assert agent.hidden_size == (8, 8) and agent.activation == "relu"
+
+
+def test_if_nothing_applies_the_record_says_none_and_nothing_is_touched():
+    agent = learn(make_agent())
+    before = agent.clone()
+    fixed = {"learn_step": RLParameter(1, 1, int)}
+    mutations = Mutations(
+        **{**NEVER, "architecture": 1, "rl_hp": 1}, hp_space=fixed, layer_bounds=(2, 2), node_bounds=(8, 8)
+    )
+    assert mutated(mutations, agent).mutation == "none"
+    assert same(agent, before)
+
+
+def test_no_mutation_leaves_an_agent_bit_for_bit():
+    agent = learn(make_agent())
+    before = agent.clone()
+    assert mutated(only("no_mutation"), agent).mutation == "none"
+    assert same(agent, before)
+
+
+@pytest.mark.parametrize("kind", [*NEVER])
+def test_the_elite_is_never_mutated_unless_asked(kind):
+    elite = learn(make_agent())
+    elite.mutation = "elite"
+    before = elite.clone()
+    mutated(only(kind), elite)
+    assert same(elite, before)
+    mutated(only(kind, mutate_elite=True), elite)
+    assert elite.mutation != "elite"
+
+
+def test_the_same_generator_mutates_the_same_and_another_one_does_not():
+    def run(seed):
+        mutations = Mutations(hp_space=HP_SPACE, **SMALL)
+        return mutations.mutation([make_agent(slot) for slot in range(6)], np.random.default_rng(seed))
+
+    first, second, third = run(1), run(1), run(2)
+    assert all(same(a, b) for a, b in zip(first, second))
+    assert not all(same(a, b) for a, b in zip(first, third))
+
+
+def test_no_global_generator_is_read():
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    for kind in NEVER:
+        mutated(only(kind), make_agent())
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.random.get_state()[1].tolist() == numpy_state
+
+
+@pytest.mark.parametrize("wrong", [NEVER, {"architecture": -0.1}, {"rl_hp": math.nan}, {"parameters": math.inf}])
+def test_weights_that_are_no_weights_are_refused(wrong):
+    with pytest.raises(ValueError, match="weights of the kinds of mutation"):
+        Mutations(**wrong)

@@ -1,0 +1,278 @@
+"""EvolvableMLP: edits keep what was learned."""
+
+import copy
+from dataclasses import FrozenInstanceError, asdict
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tinyevo.networks import ACTIVATIONS, EvolvableMLP
+
+
+def make(hidden_size=(5, 7), seed=0, **arguments):
+    return EvolvableMLP(3, 2, hidden_size, generator=torch.Generator().manual_seed(seed), **arguments)
+
+
+def inputs(batch=32):
+    return torch.randn(batch, 3, generator=torch.Generator().manual_seed(9))
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+ENSEMBLES = pytest.mark.parametrize("ensemble_size", [1, 2])
+
+
+def test_a_network_computes_what_a_stack_of_linear_layers_computes():
+    network = make(activation="elu", output_activation="tanh")
+    layers = []
+    for weight, bias in zip(network.weights, network.biases):
+        linear = nn.Linear(weight.shape[1], weight.shape[2])
+        linear.weight.data, linear.bias.data = weight[0].T.clone(), bias[0, 0].clone()
+        layers += [linear, nn.ELU()]
+    oracle = nn.Sequential(*layers[:-1], nn.Tanh())
+    torch.testing.assert_close(network(inputs()), oracle(inputs()))
+
+
+def test_an_ensemble_computes_what_its_members_compute_alone():
+    pair = make(ensemble_size=2)
+    assert pair(inputs()).shape == (2, 32, 2)
+    for index, output in enumerate(pair(inputs())):
+        alone = make()
+        for mine, theirs in zip(alone.parameters(), pair.parameters()):
+            mine.data = theirs.data[index : index + 1]
+        torch.testing.assert_close(output, alone(inputs()))
+
+
+def test_the_members_of_an_ensemble_begin_different():
+    q1, q2 = make(ensemble_size=2)(inputs())
+    assert not torch.allclose(q1, q2)
+
+
+def test_a_single_network_has_no_ensemble_axis():
+    assert make()(inputs()).shape == (32, 2)
+
+
+def test_initial_weights_are_uniform_within_one_over_the_root_of_the_inputs():
+    network = EvolvableMLP(100, 1, (400,), generator=torch.Generator().manual_seed(0))
+    for tensor in (network.weights[0], network.biases[0]):
+        assert tensor.abs().max() <= 0.1
+        assert tensor.std().item() == pytest.approx(0.2 / 12**0.5, rel=0.1)
+
+
+def test_the_generator_decides_the_weights_and_no_global_one_is_read():
+    before = torch.get_rng_state()
+    assert torch.equal(make(seed=1)(inputs()), make(seed=1)(inputs()))
+    assert not torch.equal(make(seed=1)(inputs()), make(seed=2)(inputs()))
+    make().add_nodes(0, 3, rng()).add_layer().remove_layer().remove_nodes(0, 2, rng()).change_activation("tanh")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@ENSEMBLES
+def test_rebuilding_from_the_config_gives_the_same_shape(ensemble_size):
+    network = make(ensemble_size=ensemble_size, activation="gelu", output_activation="tanh").add_layer()
+    rebuilt = EvolvableMLP(**asdict(network.config))
+    assert rebuilt.config == network.config
+    assert [p.shape for p in rebuilt.parameters()] == [p.shape for p in network.parameters()]
+
+
+def test_the_config_is_frozen_and_a_list_of_sizes_is_copied():
+    sizes = [5, 7]
+    network = make(sizes)
+    sizes.append(9)
+    assert network.config.hidden_size == (5, 7)
+    with pytest.raises(FrozenInstanceError):
+        network.config.activation = "tanh"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"hidden_size": ()},
+        {"hidden_size": (0,)},
+        {"hidden_size": (2.0,)},
+        {"activation": "swash"},
+        {"output_activation": "swash"},
+        {"ensemble_size": 0},
+    ],
+)
+def test_a_shape_that_makes_no_network_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"hidden layer|activation"):
+        make(**wrong)
+
+
+EDITS = {
+    "add_layer": lambda network: network.add_layer(),
+    "remove_layer": lambda network: network.remove_layer(),
+    "add_nodes": lambda network: network.add_nodes(0, 4, rng()),
+    "remove_nodes": lambda network: network.remove_nodes(1, 3, rng()),
+    "change_activation": lambda network: network.change_activation("tanh"),
+}
+
+
+@ENSEMBLES
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edit_returns_a_new_network_and_leaves_the_old_one_as_it_was(edit, ensemble_size):
+    network = make(ensemble_size=ensemble_size)
+    before, config = copy.deepcopy(network.state_dict()), network.config
+    new = EDITS[edit](network)
+    for parameter in new.parameters():
+        assert parameter.requires_grad and parameter.is_leaf
+        parameter.data.zero_()
+    assert network.config == config and new.config != config
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in before.items())
+
+
+@ENSEMBLES
+@pytest.mark.parametrize("edit", EDITS)
+def test_after_an_edit_the_tensors_have_the_shapes_of_the_config_and_learn(edit, ensemble_size):
+    new = EDITS[edit](make(ensemble_size=ensemble_size))
+    rebuilt = EvolvableMLP(**asdict(new.config))
+    assert [p.shape for p in new.parameters()] == [p.shape for p in rebuilt.parameters()]
+    new(inputs()).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in new.parameters())
+
+
+@ENSEMBLES
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("layer", [0, 1])
+def test_added_nodes_do_not_change_the_function(layer, activation, ensemble_size):
+    network = make(activation=activation, ensemble_size=ensemble_size)
+    grown = network.add_nodes(layer, 6, rng())
+    torch.testing.assert_close(grown(inputs()), network(inputs()), rtol=0, atol=1e-6)
+
+
+@ENSEMBLES
+@pytest.mark.parametrize("layer", [0, 1])
+def test_added_nodes_keep_the_old_weights_and_have_random_inputs_and_zero_outputs(layer, ensemble_size):
+    network = make(ensemble_size=ensemble_size)
+    grown, width = network.add_nodes(layer, 6, rng()), network.config.hidden_size[layer]
+    assert grown.config.hidden_size[layer] == width + 6
+    assert torch.equal(grown.weights[layer][:, :, :width], network.weights[layer])
+    assert torch.equal(grown.biases[layer][:, :, :width], network.biases[layer])
+    assert torch.equal(grown.weights[layer + 1][:, :width], network.weights[layer + 1])
+    assert torch.equal(grown.weights[layer + 1][:, width:], torch.zeros_like(grown.weights[layer + 1][:, width:]))
+    for fresh in (grown.weights[layer][:, :, width:], grown.biases[layer][:, :, width:]):
+        assert fresh.flatten().unique().numel() == fresh.numel()
+        assert fresh.abs().max() <= network.weights[layer].shape[1] ** -0.5
+
+
+def test_many_added_nodes_have_the_spread_of_fresh_ones():
+    network = EvolvableMLP(100, 1, (1,), generator=torch.Generator().manual_seed(0))
+    fresh = network.add_nodes(0, 400, rng()).weights[0][:, :, 1:]
+    assert fresh.std().item() == pytest.approx(0.2 / 12**0.5, rel=0.05)
+    assert fresh.mean().item() == pytest.approx(0, abs=0.002)
+
+
+def test_added_nodes_take_part_after_one_update():
+    grown = make((4,)).add_nodes(0, 3, rng())
+    grown(inputs()).square().sum().backward()
+    assert (grown.weights[1].grad[:, 4:].abs() > 0).any(dim=2).all()
+
+
+@ENSEMBLES
+@pytest.mark.parametrize("layer", [0, 1])
+def test_removed_nodes_leave_the_others_with_their_weights_and_order(layer, ensemble_size):
+    network = make(ensemble_size=ensemble_size)
+    smaller = network.remove_nodes(layer, 2, rng())
+    width = network.config.hidden_size[layer]
+    assert smaller.config.hidden_size[layer] == width - 2
+    old, new = network.biases[layer][0, 0].tolist(), smaller.biases[layer][0, 0].tolist()
+    keep = [old.index(bias) for bias in new]
+    assert keep == sorted(set(keep)) and len(keep) == width - 2
+    assert torch.equal(smaller.biases[layer], network.biases[layer][:, :, keep])
+    assert torch.equal(smaller.weights[layer], network.weights[layer][:, :, keep])
+    assert torch.equal(smaller.weights[layer + 1], network.weights[layer + 1][:, keep])
+    untouched = 2 if layer == 0 else 0
+    assert torch.equal(smaller.weights[untouched], network.weights[untouched])
+
+
+def test_which_nodes_go_is_up_to_the_generator():
+    network, chance = make((50,)), rng()
+    drawn = {tuple(network.remove_nodes(0, 25, chance).biases[0].flatten().tolist()) for _ in range(20)}
+    assert len(drawn) == 20
+
+
+def test_a_node_that_was_just_added_can_be_removed_without_a_trace():
+    network = make((5, 7))
+    shrunk = [network.add_nodes(0, 1, rng()).remove_nodes(0, 1, np.random.default_rng(seed)) for seed in range(50)]
+    traceless = [new for new in shrunk if all(map(torch.equal, new.parameters(), network.parameters()))]
+    assert traceless and len(traceless) < 50
+    assert torch.equal(traceless[0](inputs()), network(inputs()))
+
+
+@ENSEMBLES
+def test_a_new_layer_behind_a_relu_does_not_change_the_function(ensemble_size):
+    network = make(ensemble_size=ensemble_size)
+    deeper = network.add_layer()
+    assert deeper.config.hidden_size == (5, 7, 7)
+    torch.testing.assert_close(deeper(inputs()), network(inputs()), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_new_layer_applies_the_activation_a_second_time(activation):
+    network = make(activation=activation)
+    deeper = network.add_layer()
+    once = ACTIVATIONS[activation]
+    hidden = once(inputs() @ network.weights[0][0] + network.biases[0][0])
+    hidden = once(once(hidden @ network.weights[1][0] + network.biases[1][0]))
+    expected = hidden @ network.weights[2][0] + network.biases[2][0]
+    torch.testing.assert_close(deeper(inputs()), expected)
+
+
+@ENSEMBLES
+def test_a_new_layer_keeps_all_old_weights_and_is_the_identity(ensemble_size):
+    network = make(ensemble_size=ensemble_size)
+    deeper = network.add_layer()
+    for old, new in ((0, 0), (1, 1), (2, 3)):
+        assert torch.equal(network.weights[old], deeper.weights[new])
+        assert torch.equal(network.biases[old], deeper.biases[new])
+    assert all(torch.equal(weight, torch.eye(7)) for weight in deeper.weights[2])
+    assert not deeper.biases[2].any()
+
+
+@ENSEMBLES
+def test_removing_a_layer_undoes_adding_one(ensemble_size):
+    network = make(ensemble_size=ensemble_size)
+    back = network.add_layer().remove_layer()
+    assert back.config == network.config
+    assert all(torch.equal(new, old) for new, old in zip(back.parameters(), network.parameters()))
+
+
+@pytest.mark.parametrize("sizes, kept", [((5, 7), 5), ((7, 5), 5), ((6, 6), 6)])
+def test_removing_a_layer_lets_the_output_read_the_one_before_by_index(sizes, kept):
+    network = make(sizes)
+    shallower = network.remove_layer()
+    assert shallower.config.hidden_size == sizes[:1]
+    assert torch.equal(shallower.weights[0], network.weights[0]) and torch.equal(shallower.biases[0], network.biases[0])
+    assert torch.equal(shallower.biases[1], network.biases[2])
+    assert torch.equal(shallower.weights[1][:, :kept], network.weights[2][:, :kept])
+    assert not shallower.weights[1][:, kept:].any()
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        lambda: make((4,)).remove_layer(),
+        lambda: make((4,)).remove_nodes(0, 4, rng()),
+        lambda: make((4,)).add_nodes(1, 1, rng()),
+        lambda: make((4,)).add_nodes(-1, 1, rng()),
+        lambda: make((4,)).change_activation("swash"),
+    ],
+)
+def test_an_edit_that_leaves_no_network_is_refused(impossible):
+    with pytest.raises(ValueError, match=r"hidden layer|activation"):
+        impossible()
+
+
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != "relu"])
+def test_changing_the_activation_keeps_every_weight_and_the_output_activation(activation):
+    network = make(output_activation="tanh", ensemble_size=2)
+    changed = network.change_activation(activation)
+    assert changed.config.activation == activation and changed.config.output_activation == "tanh"
+    assert all(torch.equal(new, old) for new, old in zip(changed.parameters(), network.parameters()))
+    assert changed(inputs()).abs().max() < 1
+    assert not torch.allclose(changed(inputs()), network(inputs()))

@@ -1,0 +1,451 @@
+"""TD3: the update to the digit, and an agent that is whole after everything that evolution does to it."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from common import ACTIONS, OBSERVATIONS, flat, learn, make_agent, make_batch, same, tensors
+from gymnasium.spaces import Box, Discrete
+
+from tinyevo import checkpoint
+from tinyevo.buffer import Batch
+from tinyevo.networks import EvolvableMLP
+from tinyevo.td3 import TD3, HyperParams
+
+UNIT = Box(-1, 1, (1,))
+
+
+def constant(network, *values):
+    """Make a network output constants, whatever goes in; one for each member of its ensemble."""
+    for parameter in network.parameters():
+        parameter.data.zero_()
+    for index, value in enumerate(values):
+        network.biases[-1].data[index] = value
+
+
+def one(obs=0.0, action=0.0, reward=0.0, next_obs=0.0, terminated=False):
+    """A batch of one transition."""
+    numbers = (torch.full((1, 1), float(value)) for value in (obs, action, reward, next_obs))
+    return Batch(*numbers, torch.full((1, 1), terminated))
+
+
+def tiny(**changes):
+    """One observation, one action in [-1, 1], one hidden node, no noise on the target policy."""
+    hp = HyperParams(**{"policy_noise": 0.0, **changes})
+    return TD3(UNIT, UNIT, hp, hidden_size=(1,), generator=torch.Generator().manual_seed(0))
+
+
+# The critics' target
+
+
+def test_the_target_worked_by_hand():
+    agent = tiny(gamma=0.9)
+    constant(agent.targets["critic"], 5.0, 3.0)
+    constant(agent.networks["critic"], 1.0, 2.0)
+    # y = r + gamma min(5, 3) = 1 + 0.9 x 3 = 3.7; the loss is (1 - 3.7)^2 + (2 - 3.7)^2 = 7.29 + 2.89 = 10.18.
+    loss = agent.learn(one(reward=1.0))["critic"]
+    assert loss.item() == pytest.approx(10.18)
+
+
+def test_nothing_follows_a_termination():
+    agent = tiny(gamma=0.9)
+    constant(agent.targets["critic"], 5.0, 3.0)
+    constant(agent.networks["critic"], 0.0, 0.0)
+    assert agent.learn(one(reward=1.0, terminated=True))["critic"].item() == pytest.approx(2.0)  # y = 1, twice 1^2
+
+
+def target_of(agent, **transition):
+    """The target that the critics are moved to, read off the loss of critics that say 0."""
+    constant(agent.networks["critic"], 0.0, 0.0)
+    return math.sqrt(agent.learn(one(**transition), torch.Generator().manual_seed(1))["critic"].item() / 2)
+
+
+def test_the_target_uses_the_target_networks_at_the_next_observation():
+    agent = tiny(gamma=1.0)
+    critic, actor = agent.targets["critic"], agent.targets["actor"]
+    constant(critic)
+    constant(actor)
+    # Q'(s, a) = relu(s + 2a + 10), mu'(s) = tanh(0.5) everywhere
+    critic.weights[0].data[:] = torch.tensor([[1.0], [2.0]])
+    critic.biases[0].data[:] = 10.0
+    critic.weights[1].data[:] = 1.0
+    actor.biases[-1].data[:] = 0.5
+    expected = 4.0 + 2 * math.tanh(0.5) + 10
+    assert target_of(agent, obs=-3.0, action=0.7, next_obs=4.0) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("low, high", [(-1, 1), (-4, 4), (2, 12)])
+def test_smoothing_noise_is_scaled_to_the_action_range_and_clipped(low, high):
+    hp = HyperParams(policy_noise=0.2, noise_clip=0.3)
+    agent = TD3(UNIT, Box(low, high, (1,)), hp, hidden_size=(1,), generator=torch.Generator().manual_seed(0))
+    constant(agent.networks["critic"], 0.0, 0.0)
+    seen = []
+    target = agent.targets["critic"]
+    target.register_forward_hook(lambda module, args, output: seen.append(args[0][:, 1]))
+    constant(agent.targets["actor"])
+    batch = Batch(*(torch.zeros(20_000, 1) for _ in range(4)), torch.zeros(20_000, 1, dtype=torch.bool))
+    agent.learn(batch, torch.Generator().manual_seed(0))
+    half, middle = (high - low) / 2, (high + low) / 2
+    noise = (seen[0] - middle) / half
+    assert noise.abs().max().item() == pytest.approx(0.3, rel=1e-5)
+    inside = noise[noise.abs() < 0.299]
+    normal = torch.randn(20_000, generator=torch.Generator().manual_seed(5)) * 0.2
+    assert inside.std().item() == pytest.approx(normal[normal.abs() < 0.299].std().item(), rel=0.05)
+    assert noise.mean().item() == pytest.approx(0, abs=0.01)
+
+
+def test_the_smoothed_action_stays_in_the_box():
+    hp = HyperParams(policy_noise=5.0, noise_clip=3.0)
+    agent = TD3(UNIT, Box(2, 12, (1,)), hp, hidden_size=(1,), generator=torch.Generator().manual_seed(0))
+    seen = []
+    agent.targets["critic"].register_forward_hook(lambda module, args, output: seen.append(args[0][:, 1]))
+    batch = Batch(*(torch.zeros(500, 1) for _ in range(4)), torch.zeros(500, 1, dtype=torch.bool))
+    agent.learn(batch, torch.Generator().manual_seed(0))
+    assert seen[0].min().item() == 2 and seen[0].max().item() == 12
+
+
+# Who moves, and when
+
+
+def test_the_critics_move_every_update_and_actor_and_targets_every_policy_freq_updates():
+    agent = make_agent(hp=HyperParams(policy_freq=3))
+    networks = {"actor": agent.networks["actor"], "critic": agent.networks["critic"]}
+    networks |= {f"target {name}": target for name, target in agent.targets.items()}
+    moved = {name: [] for name in networks}
+    for update in range(1, 8):
+        before = {name: flat(network.state_dict()) for name, network in networks.items()}
+        losses = agent.learn(make_batch(seed=update))
+        for name, network in networks.items():
+            if flat(network.state_dict()) != before[name]:
+                moved[name].append(update)
+        assert ("actor" in losses) == (update in (3, 6))
+    assert moved.pop("critic") == [1, 2, 3, 4, 5, 6, 7]
+    assert set(map(tuple, moved.values())) == {(3, 6)}
+    assert agent.updates == 7
+
+
+def test_targets_move_by_tau_of_the_way():
+    agent = make_agent(hp=HyperParams(policy_freq=1, tau=0.25))
+    before = {name: copy.deepcopy(list(target.parameters())) for name, target in agent.targets.items()}
+    agent.learn(make_batch())
+    for name, network in agent.networks.items():
+        for old, new, live in zip(before[name], agent.targets[name].parameters(), network.parameters()):
+            torch.testing.assert_close(new, old + 0.25 * (live - old))
+
+
+def test_the_policy_goes_uphill_on_the_first_critic_alone():
+    agent = tiny(policy_freq=1, lr_actor=0.01, lr_critic=0.0)
+    critic = agent.networks["critic"]
+    constant(critic)
+    # Q1(s, a) = relu(a + 5), Q2(s, a) = relu(5 - a): the first wants larger actions, the second smaller ones.
+    critic.weights[0].data[:, 1] = torch.tensor([[1.0], [-1.0]])
+    critic.biases[0].data[:] = 5.0
+    critic.weights[1].data[:] = 1.0
+    constant(agent.networks["actor"], 0.0)
+    before = agent.get_action(np.zeros(1))
+    loss = agent.learn(one())["actor"]
+    assert loss.item() == pytest.approx(-5.0)
+    assert agent.get_action(np.zeros(1)) > before
+
+
+def test_both_critics_learn_at_the_critic_rate_and_the_actor_at_its_own():
+    agent = make_agent(hp=HyperParams(lr_actor=1e-3, lr_critic=1e-2, policy_freq=1))
+    before = {name: copy.deepcopy(list(network.parameters())) for name, network in agent.networks.items()}
+    agent.learn(make_batch())
+    for name, rate in (("actor", 1e-3), ("critic", 1e-2)):
+        steps = [(new - old).abs() for old, new in zip(before[name], agent.networks[name].parameters())]
+        # The first step of Adam is the learning rate for every parameter with a gradient; look at each critic alone.
+        for member in range(len(steps[0])):
+            assert max(step[member].max().item() for step in steps) == pytest.approx(rate, rel=0.01)
+
+
+def test_the_update_is_the_textbook_update():
+    """An oracle with separate critics, `backward`, plain Adam and a loop for the targets."""
+    hp = HyperParams(lr_actor=1e-3, lr_critic=2e-3, gamma=0.9, tau=0.1, policy_freq=2)
+    agent = make_agent(hp=hp)
+    nets, targets = copy.deepcopy(agent.networks), copy.deepcopy(agent.targets)
+    middle, half = torch.tensor([0.0, 5.0]), torch.tensor([1.0, 5.0])
+    adam = {name: torch.optim.Adam(nets[name].parameters(), lr=getattr(hp, f"lr_{name}")) for name in nets}
+    generator = torch.Generator().manual_seed(3)
+    for update in range(1, 7):
+        batch = make_batch(seed=update)
+        agent.learn(batch, torch.Generator().manual_seed(update))
+        noise = torch.randn(16, 2, generator=generator.manual_seed(update)) * 0.2
+        with torch.no_grad():
+            action = middle + half * (targets["actor"](batch.next_obs) + noise.clamp(-0.5, 0.5))
+            action = torch.max(torch.min(action, torch.tensor([1.0, 10.0])), torch.tensor([-1.0, 0.0]))
+            value = targets["critic"](torch.cat([batch.next_obs, action], 1)).min(0).values
+            y = batch.reward + 0.9 * (1 - batch.terminated.float()) * value
+        loss = sum(((q - y) ** 2).mean() for q in nets["critic"](torch.cat([batch.obs, batch.action], 1)))
+        adam["critic"].zero_grad()
+        loss.backward()
+        adam["critic"].step()
+        if update % 2 == 0:
+            action = middle + half * nets["actor"](batch.obs)
+            adam["actor"].zero_grad()
+            (-nets["critic"](torch.cat([batch.obs, action], 1))[0].mean()).backward()
+            adam["actor"].step()
+            for name, target in targets.items():
+                for slow, live in zip(target.parameters(), nets[name].parameters()):
+                    slow.data = 0.9 * slow.data + 0.1 * live.data
+    for mine, theirs in ((agent.networks, nets), (agent.targets, targets)):
+        for name in mine:
+            for new, oracle in zip(mine[name].parameters(), theirs[name].parameters()):
+                torch.testing.assert_close(new, oracle, rtol=1e-4, atol=1e-6)
+
+
+def test_learning_does_not_change_its_batch():
+    agent, batch = make_agent(), make_batch()
+    before = [tensor.clone() for tensor in batch]
+    agent.learn(batch)
+    agent.learn(batch)
+    assert all(torch.equal(new, old) for new, old in zip(batch, before))
+
+
+def test_the_same_generator_gives_the_same_update_and_no_global_one_is_read():
+    state = torch.get_rng_state()
+    first, second, third = (learn(make_agent(), seed=seed) for seed in (0, 0, 1))
+    assert same(first, second) and not same(first, third)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("terminated, gamma, value", [(True, 0.8, 2.0), (False, 0.8, 10.0), (False, 0.5, 4.0)])
+def test_a_constant_reward_is_worth_what_theory_says(terminated, gamma, value):
+    """Reward 2 for ever is worth 2 / (1 - gamma); once, it is worth 2."""
+    agent = tiny(gamma=gamma, lr_critic=0.03, tau=0.5, policy_freq=1)
+    for _ in range(1000):
+        agent.learn(one(reward=2.0, terminated=terminated))
+    q1, q2 = agent.networks["critic"](torch.zeros(1, 2))
+    assert q1.item() == pytest.approx(value, rel=0.03) and q2.item() == pytest.approx(value, rel=0.03)
+
+
+def test_the_policy_finds_the_best_action_of_a_bandit():
+    """The reward is 1 - (a - 7)^2 / 25 on the box [2, 12]: the best action is 7 and the value there is 1."""
+    hp = HyperParams(lr_actor=3e-3, lr_critic=3e-3, policy_freq=2)
+    agent = TD3(UNIT, Box(2, 12, (1,)), hp, hidden_size=(32, 32), generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(800):
+        action = 2 + 10 * torch.rand(64, 1, generator=generator)
+        nothing = torch.zeros(64, 1)
+        batch = Batch(nothing, action, 1 - (action - 7) ** 2 / 25, nothing, torch.ones(64, 1, dtype=torch.bool))
+        agent.learn(batch, generator)
+    best = agent.get_action(np.zeros(1))
+    assert best == pytest.approx(7, abs=0.7)
+    assert agent.networks["critic"](torch.tensor([[0.0, best[0]]])).mean().item() == pytest.approx(1, abs=0.15)
+
+
+# Acting
+
+
+def test_an_action_comes_as_numpy_in_the_units_and_the_type_of_the_environment():
+    agent = make_agent()
+    one_action, batch = agent.get_action(np.zeros(3)), agent.get_action(np.zeros((5, 3)))
+    assert one_action.shape == (2,) and batch.shape == (5, 2)
+    assert one_action.dtype == batch.dtype == ACTIONS.dtype
+    assert np.allclose(batch, one_action)
+    assert ACTIONS.contains(one_action)
+    assert agent.get_action(np.zeros((1, 3))).shape == (1, 2)
+
+
+@pytest.mark.parametrize("low, high", [([-1, 0], [1, 10]), ([-3, -30], [-2, 0.1]), ([0.1, 1e3], [0.3, 1e6])])
+def test_actions_fill_the_box_and_never_leave_it(low, high):
+    box = Box(np.array(low, dtype=np.float32), np.array(high, dtype=np.float32))
+    agent = TD3(OBSERVATIONS, box, generator=torch.Generator().manual_seed(0))
+    network = agent.networks["actor"]
+    for value, expected in ((-50.0, box.low), (50.0, box.high), (0.0, (box.low + box.high) / 2)):
+        constant(network, value)
+        action = agent.get_action(np.ones(3))
+        assert box.contains(action)
+        assert action == pytest.approx(expected, rel=1e-5)
+
+
+def test_acting_is_greedy_and_tracks_no_gradients():
+    agent = make_agent()
+    obs = np.random.default_rng(0).normal(size=(10, 3))
+    assert np.array_equal(agent.get_action(obs), agent.get_action(obs))
+
+
+# Clones and states
+
+
+def test_a_clone_is_equal_in_everything_and_shares_nothing():
+    agent = learn(make_agent())
+    agent.id, agent.parent_id, agent.mutation = 7, 3, "lr_actor 0.1 -> 0.2"
+    agent.fitness, agent.train_return, agent.steps = [1.0, -2.5], 12.5, 4000
+    clone = agent.clone()
+    assert same(clone, agent)
+    assert clone.updates == 4 and clone.hp == agent.hp
+    assert not {tensor.data_ptr() for tensor in tensors(agent)} & {tensor.data_ptr() for tensor in tensors(clone)}
+    assert len(list(tensors(clone))) == len(list(tensors(agent))) == 6 * 2 * 2 + 6 * 3 * 2
+    obs = np.random.default_rng(0).normal(size=(10, 3))
+    assert np.array_equal(agent.get_action(obs), clone.get_action(obs))
+
+
+@pytest.mark.parametrize("trained", ["agent", "clone"])
+def test_training_one_of_a_pair_moves_no_other(trained):
+    agent = learn(make_agent())
+    clone = agent.clone()
+    pair = {"agent": agent, "clone": clone}
+    moving = pair.pop(trained)
+    (still,) = pair.values()
+    before = flat(still.state())
+    learn(moving, seed=50)
+    moving.fitness.append(1.0)
+    moving.set_hp(lr_actor=0.5)
+    assert flat(still.state()) == before
+    assert not same(agent, clone)
+
+
+def test_the_next_updates_of_a_clone_equal_its_parents():
+    agent = learn(make_agent())
+    clone = agent.clone()
+    assert same(learn(agent, seed=9), learn(clone, seed=9))
+
+
+def test_the_optimisers_of_a_clone_follow_its_own_parameters():
+    clone = learn(make_agent()).clone()
+    for name, network in clone.networks.items():
+        group = clone.optimizers[name].param_groups[0]["params"]
+        assert all(held is live for held, live in zip(group, network.parameters(), strict=True))
+
+
+def test_the_mutated_clone_is_equal_too():
+    agent = learn(make_agent())
+    agent.set_networks(**{name: net.add_layer().add_nodes(1, 3, np.random.default_rng(0)) for name, net in agent.networks.items()})
+    agent.set_networks(**{name: network.change_activation("gelu") for name, network in agent.networks.items()})
+    agent.set_hp(learn_step=5, lr_critic=0.02)
+    learn(agent, updates=1)
+    clone = agent.clone()
+    assert same(clone, agent) and clone.hidden_size == (8, 11, 8) and clone.activation == "gelu"
+
+
+def test_a_state_is_plain_data_that_survives_bytes_and_shares_nothing_with_the_agent():
+    agent = learn(make_agent())
+    state = agent.state()
+    back = TD3.from_state(checkpoint.loads(checkpoint.dumps(state)))
+    assert same(back, agent)
+    first, second = TD3.from_state(state), TD3.from_state(state)
+    learn(first, seed=50)
+    assert same(second, agent), "two agents of one state share something"
+    learn(agent, seed=60)
+    assert same(TD3.from_state(state), back), "the state changed with the agent"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_state_keeps_the_spaces(dtype):
+    edges = np.array([[-2, 0], [1, 3]], dtype=dtype)
+    spaces = Box(-np.inf, 5, (2,), dtype), Box(*edges, dtype=dtype)
+    agent = TD3(*spaces, generator=torch.Generator())
+    back = TD3.from_state(checkpoint.loads(checkpoint.dumps(agent.state())))
+    assert (back.observation_space, back.action_space) == spaces
+    assert back.action_space.dtype == dtype == back.get_action(np.zeros(2)).dtype
+
+
+def test_a_checkpoint_brings_the_agent_back(tmp_path):
+    agent = learn(make_agent())
+    agent.save_checkpoint(tmp_path / "agent.pt")
+    assert same(TD3.load_checkpoint(tmp_path / "agent.pt"), agent)
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    checkpoint.save({"generation": 3}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="not of one agent"):
+        TD3.load_checkpoint(tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("network", ["actor", "critic"])
+def test_an_agent_knows_whether_its_weights_are_numbers(network, broken):
+    agent = learn(make_agent())
+    assert agent.is_finite()
+    agent.networks[network].biases[1].data.view(-1)[3] = broken
+    assert not agent.is_finite()
+
+
+# What evolution changes
+
+
+def test_a_new_number_keeps_networks_and_moments_and_is_live():
+    agent = learn(make_agent())
+    before = flat(agent.state()["networks"])
+    agent.set_hp(lr_actor=0.5, lr_critic=0.25, gamma=0.5)
+    assert agent.hp.gamma == 0.5
+    assert agent.optimizers["actor"].param_groups[0]["lr"] == 0.5
+    assert agent.optimizers["critic"].param_groups[0]["lr"] == 0.25
+    assert flat(agent.state()["networks"]) == before
+
+
+def test_a_replaced_network_gets_a_fresh_target_and_optimiser_and_the_other_keeps_its_own():
+    agent = learn(make_agent(hp=HyperParams(lr_actor=0.007)))
+    critic = flat(agent.state()["networks"]["critic"])
+    new = agent.networks["actor"].add_nodes(0, 2, np.random.default_rng(0))
+    agent.set_networks(actor=new)
+    assert agent.networks["actor"] is new
+    assert flat(agent.targets["actor"].state_dict()) == flat(new.state_dict())
+    assert agent.targets["actor"] is not new
+    assert not agent.optimizers["actor"].state
+    assert agent.optimizers["actor"].param_groups[0]["lr"] == 0.007
+    assert flat(agent.state()["networks"]["critic"]) == critic
+    learn(agent)
+
+
+def test_the_critic_is_an_ensemble_of_two_over_observation_and_action():
+    agent = make_agent()
+    q1, q2 = agent.networks["critic"](torch.cat([torch.zeros(5, 3), torch.zeros(5, 2)], -1))
+    assert q1.shape == q2.shape == (5, 1) and not torch.equal(q1, q2)
+    assert isinstance(agent.networks["critic"], EvolvableMLP)
+    assert list(agent.networks) == list(agent.targets) == list(agent.optimizers) == ["actor", "critic"]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch_size": 0},
+        {"batch_size": 12.0},
+        {"learn_step": 0},
+        {"learn_step": True},
+        {"policy_freq": -1},
+        {"lr_actor": -1e-4},
+        {"lr_critic": math.nan},
+        {"lr_critic": "0.1"},
+        {"gamma": 1.01},
+        {"tau": 2},
+        {"expl_noise": math.inf},
+    ],
+)
+def test_a_hyper_parameter_that_makes_no_sense_is_refused_by_name(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=name):
+        HyperParams(**wrong)
+    with pytest.raises(ValueError, match=name):
+        make_agent().set_hp(**wrong)
+
+
+@pytest.mark.parametrize("space", [Discrete(4), Box(-np.inf, np.inf, (2,)), Box(0, np.inf, (2,)), Box(-1, 1, (2, 2))])
+def test_an_action_space_without_finite_bounds_is_refused(space):
+    with pytest.raises(ValueError, match="continuous actions with finite bounds"):
+        TD3(OBSERVATIONS, space)
+
+
+@pytest.mark.parametrize("space", [Discrete(4), Box(0, 255, (8, 8, 3), np.uint8)])
+def test_observations_that_are_no_vectors_are_refused(space):
+    with pytest.raises(ValueError, match="observations that are vectors"):
+        TD3(space, ACTIONS)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
+def test_an_agent_learns_on_cuda_and_comes_back_to_the_cpu():
+    agent = make_agent(device="cuda")
+    batch = Batch(*(tensor.to("cuda") for tensor in make_batch()))
+    for _ in range(4):
+        agent.learn(batch, torch.Generator("cuda").manual_seed(0))
+    assert {tensor.device.type for name in agent.networks for tensor in agent.networks[name].parameters()} == {"cuda"}
+    back = TD3.from_state(agent.state(), "cpu")
+    assert same(back, agent)
+    learn(back)
+    assert same(agent.clone(), agent)
