@@ -7,6 +7,7 @@ import argparse
 import csv
 import json
 import os
+import warnings
 from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,30 +31,31 @@ CONFIG = TrainConfig(
     seed=0,
     num_envs=8,
     max_steps=1_000_000,
-    evo_steps=10_000,
+    evo_steps=10_000,  # 1,250 in each environment, so that a whole episode of 1,000 fits
     learning_delay=0,
-    memory_size=100_000,
+    memory_size=100_000,  # more than one generation of everybody, so that members learn from each other
     noise="ou",
+    noise_mean=0.0,
     noise_theta=0.15,
-    noise_dt=1.0,
+    noise_dt=1.0,  # with dt 0.01 the noise takes hundreds of steps to arise, and nothing is explored
     train_episode_steps=None,
     eval_episodes=10,
     eval_steps=None,
     confirm_episodes=100,
     target=200.0,
 )
-NETWORK = {"hidden_size": (64, 64), "activation": "relu"}
+NETWORK = {"hidden_size": (128, 128), "activation": "relu"}  # 64x64 hovers for longer before it dares to land
 HP = HyperParams(
-    lr_actor=1e-4,
+    lr_actor=1e-3,  # 1e-4 is too slow to land within minutes
     lr_critic=1e-3,
     batch_size=128,
-    learn_step=1,
+    learn_step=2,  # an update costs ten times as much as a step: fly more, learn less
     gamma=0.99,
-    tau=0.005,
+    tau=0.01,
     policy_freq=2,
     policy_noise=0.2,
     noise_clip=0.5,
-    expl_noise=0.3,
+    expl_noise=0.3,  # with 0.1 every agent hovers until the time limit
 )
 TOURNAMENT = TournamentSelection(tournament_size=2, elitism=True, population_size=4)
 MUTATIONS = Mutations(
@@ -64,8 +66,6 @@ MUTATIONS = Mutations(
     activation=0.2,
     rl_hp=0.2,
     mutation_sd=0.1,
-    layer_bounds=(1, 3),
-    node_bounds=(16, 256),
     hp_space={
         "lr_actor": RLParameter(min=1e-4, max=1e-2),
         "lr_critic": RLParameter(min=1e-4, max=1e-2),
@@ -73,102 +73,76 @@ MUTATIONS = Mutations(
         "learn_step": RLParameter(min=1, max=16, dtype=int),
     },
 )
-# `--quick`: the whole pipeline in about a minute; it learns and mutates, but does not land.
-QUICK = {"max_steps": 6_000, "evo_steps": 2_000, "train_episode_steps": 250, "eval_steps": 250, "confirm_episodes": 10}
-EPISODES = 7  # in the GIF
+# `--quick` is the whole pipeline in about a minute: it learns and mutates, but does not land.
+QUICK = {"max_steps": 6_000, "evo_steps": 2_000, "train_episode_steps": 250, "eval_steps": 250, "confirm_episodes": 20}
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser that answers a mistake in one line and exits with status 2."""
+    """An argument parser that answers a mistake in one line, with exit status 2."""
 
     def error(self, message):
-        """Say what was wrong; the usage is a `--help` away."""
-        self.exit(2, f"{self.prog}: {message}\n")
+        """Say what was wrong; how it is right is a `--help` away."""
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}\n")
 
 
-def whole(text):
-    """Read a whole number; 1e6 is one."""
+def number(text):
+    """Read a number; 1e6 is a whole one."""
     value = float(text)
-    if not value.is_integer():
-        raise ValueError
-    return int(value)
+    return int(value) if value.is_integer() else value
 
 
-whole.__name__ = "whole number"  # argparse names the type in its message
-
-
-def make_parser():
-    """The command line. A flag that is not given is not in the result, so that it cannot win over `--quick`."""
-    parser = OneLineParser(
-        description="Evolve a population of TD3 agents until one of them lands.",
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-    )
-    cores = os.cpu_count()
-    parser.add_argument("--env", dest="env_id", help=f"Gymnasium environment (default: {CONFIG.env_id})")
-    parser.add_argument("--seed", type=whole, help=f"all randomness follows from it (default: {CONFIG.seed})")
-    parser.add_argument("--device", help="torch device of the networks, such as cpu or cuda (default: cpu)")
-    parser.add_argument(
-        "--workers", type=whole, help=f"processes (default: one per core ({cores}), at most --pop-size; on CUDA 1)"
-    )
-    parser.add_argument("--pop-size", type=whole, help=f"members (default: {TOURNAMENT.population_size})")
-    parser.add_argument("--num-envs", type=whole, help=f"environments of a member (default: {CONFIG.num_envs})")
-    parser.add_argument("--max-steps", type=whole, help=f"environment steps of a member (default: {CONFIG.max_steps})")
-    parser.add_argument("--evo-steps", type=whole, help=f"of these, in one generation (default: {CONFIG.evo_steps})")
-    parser.add_argument("--target", type=float, help=f"confirmed mean return that ends it (default: {CONFIG.target})")
-    parser.add_argument("--out", type=Path, help="folder of this run, new or empty (default: the next runs/NNN)")
-    parser.add_argument("--no-gif", action="store_true", help="render nothing (default: lander.gif)")
+def parse_arguments():
+    """The parser, and the flags that were given, by the name of what they set; one not given is not there."""
+    parser = OneLineParser(allow_abbrev=False, argument_default=argparse.SUPPRESS, description=__doc__.split(":")[0])
+    for flag, name, kind, default, text in (
+        ("--env", "env_id", str, CONFIG.env_id, "Gymnasium environment"),
+        ("--seed", "seed", number, CONFIG.seed, "all randomness of the run follows from it"),
+        ("--device", "device", str, "cpu", "torch device of the networks, such as cuda"),
+        ("--workers", "workers", number, "one per core, at most one per member; 1 on CUDA", "processes"),
+        ("--pop-size", "population_size", number, TOURNAMENT.population_size, "members of the population"),
+        ("--num-envs", "num_envs", number, CONFIG.num_envs, "environments that a member flies side by side"),
+        ("--max-steps", "max_steps", number, CONFIG.max_steps, "environment steps of a member in all"),
+        ("--evo-steps", "evo_steps", number, CONFIG.evo_steps, "environment steps of a member in a generation"),
+        ("--target", "target", float, CONFIG.target, "confirmed mean return that ends the run"),
+        ("--out", "out", Path, "the next runs/NNN", "folder of this run, new or empty"),
+    ):
+        parser.add_argument(flag, dest=name, type=kind, metavar="X", help=f"{text} (default: {default})")
+    parser.add_argument("--no-gif", action="store_true", help="render no lander.gif (default: render it)")
     quick = ", ".join(f"{name} {value}" for name, value in QUICK.items())
-    parser.add_argument("--quick", action="store_true", help=f"the whole pipeline in about a minute: {quick}")
-    return parser
+    parser.add_argument("--quick", action="store_true", help=f"all of it in about a minute (default: off): {quick}")
+    return parser, vars(parser.parse_args())
 
 
 def find_spaces(env_id):
-    """The observation and the action space of an environment, or a ValueError that says why there is none."""
+    """The observation and the action space of an environment."""
     try:
-        with closing(gym.make(env_id)) as env:
+        with warnings.catch_warnings(action="ignore"), closing(gym.make(env_id)) as env:  # errors say it all
             return env.observation_space, env.action_space
     except (gym.error.Error, ImportError) as error:
         raise ValueError(f"--env {env_id}: {error}") from error
 
 
-def find_device(name, workers, population_size):
-    """A usable torch device and the number of processes to use, or a ValueError."""
+def find_device(name):
+    """The torch device of a name, if it is there."""
     try:
-        device = torch.empty(1, device=name).device
+        return torch.empty(1, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {name} is not available here: {str(error).splitlines()[0]}") from error
-    if workers is None:
-        workers = 1 if device.type == "cuda" else min(os.cpu_count(), population_size)
-    if workers < 1:
-        raise ValueError(f"--workers must be a whole number of at least 1, not {workers}")
-    return device, workers
 
 
 def make_folder(path):
-    """The folder of this run: the given one, unless it holds something, or the next free number under runs/."""
+    """The folder of this run: the given one, unless it holds something, or the next number under runs/."""
     if path is None:
         taken = [int(old.name) for old in Path("runs").glob("*") if old.name.isdecimal()]
-        path = Path("runs") / f"{max(taken, default=0) + 1:03d}"
+        path = Path("runs", f"{max(taken, default=0) + 1:03d}")
     path.mkdir(parents=True, exist_ok=True)
     if any(path.iterdir()):
-        raise ValueError(f"--out {path} is not empty; name a new folder, a run is never overwritten")
+        raise ValueError(f"--out {path} is not empty, and a run is never overwritten: name a new folder")
     return path
 
 
-def show_settings(settings):
-    """Print all settings, a group to a paragraph."""
-    for title, group in settings.items():
-        print(f"{title}: " + ", ".join(f"{name} {value}" for name, value in group.items()))
-
-
-def write_settings(path, settings):
-    """Write all settings of the run as JSON."""
-    path.write_text(json.dumps(settings, indent=2, default=lambda value: value.__name__) + "\n")
-
-
 def write_history(path, history):
-    """Write the history as a table with one row per member and generation."""
+    """Write the history as a table with a row for each member and generation."""
     with path.open("w", newline="") as file:
         table = csv.DictWriter(file, history[0])
         table.writeheader()
@@ -179,45 +153,48 @@ def finish(result, config, out, gif):
     """Fly the best agent where it never flew, and draw the pictures."""
     seed = config.derived_seed(SCORE)
     returns = evaluate(result.elite, config.env_id, config.confirm_episodes, seed, config.eval_steps)
-    print(f"\nagent {result.elite.id}, the best confirmed one, in {len(returns)} fresh episodes (seed {seed}):")
-    print(f"mean return {returns.mean():.2f} +- {returns.std():.2f}, worst {returns.min():.1f}, best {returns.max():.1f}")
+    print(f"\nthe best confirmed agent, number {result.elite.id}, in {len(returns)} fresh episodes (seed {seed}):")
+    print(f"mean return {returns.mean():.2f} +- {returns.std():.2f}, from {returns.min():.1f} to {returns.max():.1f}")
     if gif:
-        returns = record_gif(result.elite, config.env_id, out / "lander.gif", EPISODES, config.derived_seed(RENDER))
-        print(f"returns of the rendered episodes: {', '.join(f'{value:.1f}' for value in returns)}")
+        returns = record_gif(result.elite, config.env_id, out / "lander.gif", seed=config.derived_seed(RENDER))
+        print(f"returns of the {len(returns)} rendered episodes: {', '.join(f'{value:.1f}' for value in returns)}")
     try:
         plot_evolution(result.history, out / "evolution.png")
     except ImportError as error:
         print(f"no evolution.png: {error}")
-    print("wrote " + ", ".join(str(path) for path in sorted(out.iterdir())))
+    print("wrote", *sorted(out.iterdir()))
 
 
 def main():
     """Check what was asked for, train, and show what came of it."""
-    parser = make_parser()
-    args = vars(parser.parse_args())
+    parser, args = parse_arguments()
     torch.set_num_threads(1)  # small networks: a second thread costs more than it brings
+    size = args.get("population_size", TOURNAMENT.population_size)
+    changes = (QUICK if "quick" in args else {}) | args
     try:
-        changes = (QUICK if "quick" in args else {}) | args
         config = replace(CONFIG, **{name: value for name, value in changes.items() if hasattr(CONFIG, name)})
-        tournament = replace(TOURNAMENT, population_size=args.get("pop_size", TOURNAMENT.population_size))
-        size = tournament.population_size
-        device, workers = find_device(args.get("device", "cpu"), args.get("workers"), size)
+        tournament = replace(TOURNAMENT, population_size=size)
+        device = find_device(args.get("device", "cpu"))
+        workers = args.get("workers", 1 if device.type == "cuda" else min(size, os.cpu_count()))
+        if type(workers) is not int or workers < 1:
+            raise ValueError(f"--workers must be a whole number of at least 1, not {workers}")
         spaces = find_spaces(config.env_id)
-        population = create_population(size, *spaces, HP, **NETWORK, device=device, seed=config.seed)
+        population = create_population(size, *spaces, HP, config.seed, device=device, **NETWORK)
         out = make_folder(args.get("out"))
     except (ValueError, OSError) as error:
         parser.error(str(error))
 
     settings = {"config": asdict(config), "hyper-parameters": asdict(HP), "network": NETWORK}
     settings |= {"tournament": asdict(tournament), "mutations": asdict(MUTATIONS)}
-    show_settings(settings)
-    print(f"device: {device}, workers: {workers}, output: {out}", flush=True)
-    write_settings(out / "config.json", settings)
+    text = json.dumps(settings, indent=2, default=lambda dtype: dtype.__name__)
+    (out / "config.json").write_text(text + "\n")
+    print(text.replace('"', "").replace(",\n", "\n"))
+    print(f"device {device}, workers {workers}, output in {out}", flush=True)
 
     def report(result):
-        rows = result.history[-size:]
-        tqdm.write(f"\ngeneration {rows[0]['generation']}")
-        tqdm.write(population_table(result.population, next(row["id"] for row in rows if row["elite"])))
+        generation = len(result.fitnesses)
+        elite_id = next(row["id"] for row in result.history[-size:] if row["elite"])
+        tqdm.write(f"\ngeneration {generation}\n{population_table(result.population, elite_id)}")
         tqdm.write(f"best confirmed: agent {result.elite.id}, mean return {result.confirmed:.1f}")
         result.elite.save_checkpoint(out / "elite.pt")
         write_history(out / "history.csv", result.history)

@@ -27,7 +27,7 @@ class Counting(gym.Env):
 
 
 class Ticking(gym.Env):
-    """Reward 1 a step, for ever; the observation says nothing. With `life`, the episode terminates after so many steps."""
+    """Reward 1 a step, for ever, or until the episode terminates after `life` steps; the observation says nothing."""
 
     observation_space = Box(-1, 1, (1,))
     action_space = Box(-1, 1, (1,))

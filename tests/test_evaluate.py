@@ -2,7 +2,7 @@
 
 import gymnasium as gym
 import numpy as np
-import probes  # noqa: F401  registers the environments
+import probes
 import pytest
 
 from tinyevo.evaluate import evaluate

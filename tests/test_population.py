@@ -55,7 +55,7 @@ def test_a_population_of_nobody_is_refused(size):
 
 
 def test_spaces_that_td3_cannot_handle_are_refused():
-    with pytest.raises(ValueError, match="continuous actions"):
+    with pytest.raises(ValueError, match="one-dimensional Box"):
         create_population(2, OBSERVATIONS, Discrete(2))
 
 
@@ -67,14 +67,17 @@ def test_the_table_has_a_line_for_each_member_with_all_that_evolution_decides():
     child.id, child.parent_id, child.mutation, child.fitness = 17, 0, "learn_step 1 -> 2", [1.0, -99.9]
     child.set_hp(lr_actor=2.5e-4, batch_size=77, learn_step=2)
     heads, first, second = population_table(population, elite_id=0).splitlines()
-    assert heads.split() == (
-        "id from mutation fitness mean5 train steps hidden act lr a lr c batch ls".split()
+    expected = (
+        ("id from mutation fitness mean5 train steps hidden act lr a lr c batch ls", heads),
+        ("* 0 - none 50.0 30.0 -12.3 123456 8x8 relu 1.0e-04 1.0e-03 128 1", first),
+        ("17 0 learn_step 1 -> 2 -99.9 -49.5 nan 0 8x8 relu 2.5e-04 1.0e-03 77 2", second),
     )
-    assert first.split() == "* 0 - none 50.0 30.0 -12.3 123456 8x8 relu 1.0e-04 1.0e-03 128 1".split()
-    assert second.split() == "17 0 learn_step 1 -> 2 -99.9 -49.5 nan 0 8x8 relu 2.5e-04 1.0e-03 77 2".split()
-    assert len({len(line) for line in (heads, first, second)}) == 1, "columns are aligned"
+    for words, line in expected:
+        assert " ".join(line.split()) == words
+    assert heads.index("fitness") + 7 == first.index("50.0") + 4 == second.index("-99.9") + 5, "columns are aligned"
+    assert max(map(len, (heads, first, second))) <= 130
 
 
 def test_the_table_shows_a_population_that_was_never_evaluated():
     line = population_table(create(1)).splitlines()[1]
-    assert line.split()[3:5] == ["-", "-"]
+    assert line.split()[3:6] == ["nan", "nan", "nan"]

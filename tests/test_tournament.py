@@ -92,7 +92,13 @@ def test_the_next_generation_has_its_size_unique_ids_and_living_parents(size, el
 def test_the_elite_goes_on_as_it_was_in_the_first_place():
     population = [learn(make_agent(seed)) for seed in range(3)]
     for agent, fitness in zip(population, (1.0, 9.0, 5.0)):
-        agent.id, agent.parent_id, agent.mutation, agent.steps, agent.fitness = 20 + agent.steps, 3, "none", 800, [fitness]
+        agent.id, agent.parent_id, agent.mutation, agent.steps, agent.fitness = (
+            20 + agent.steps,
+            3,
+            "none",
+            800,
+            [fitness],
+        )
     population[1].id, population[2].id = 21, 22
     before = [flat(agent.state()) for agent in population]
     elite, offspring = TournamentSelection(2).select(population, np.random.default_rng(0))

@@ -35,13 +35,9 @@ class RLParameter:
     grow_factor: float = 1.25
 
     def __post_init__(self):
-        if self.dtype not in (int, float):
-            raise ValueError(f"an RLParameter's dtype is int or float, not {self.dtype!r}")
-        if not -math.inf < self.min <= self.max < math.inf:
-            raise ValueError(f"an RLParameter needs finite bounds with min <= max, not {self.min!r} and {self.max!r}")
-        factors = (self.shrink_factor, self.grow_factor)
-        if not 0 < factors[0] < 1 < factors[1] < math.inf:
-            raise ValueError(f"an RLParameter needs 0 < shrink_factor < 1 < grow_factor, not {factors}")
+        bounded = -math.inf < self.min <= self.max < math.inf
+        if not bounded or not 0 < self.shrink_factor < 1 < self.grow_factor or self.dtype not in (int, float):
+            raise ValueError(f"a range needs min <= max, shrink < 1 < grow, and dtype int or float, not {self}")
 
     def mutate(self, value, rng):
         """`value` times one of the factors, within the bounds; the same value only if it can move neither way."""
@@ -107,20 +103,18 @@ class Mutations:
 
     def _mutate(self, agent, rng):
         """Draw kinds until one applies; returns what it did, in words."""
-        kinds = [
-            (self._mutate_nothing, self.no_mutation),
-            (self._mutate_architecture, self.architecture),
-            (self._mutate_parameters, self.parameters),
-            (self._mutate_activation, self.activation),
-            (self._mutate_hp, self.rl_hp),
-        ]
-        kinds = [(mutate, weight) for mutate, weight in kinds if weight > 0]
-        while kinds:
-            total = sum(weight for _, weight in kinds)
-            drawn = rng.choice(len(kinds), p=[weight / total for _, weight in kinds])
-            mutate, _ = kinds.pop(drawn)
+        kinds = {
+            self._mutate_nothing: self.no_mutation,
+            self._mutate_architecture: self.architecture,
+            self._mutate_parameters: self.parameters,
+            self._mutate_activation: self.activation,
+            self._mutate_hp: self.rl_hp,
+        }
+        while (total := sum(kinds.values())) > 0:
+            mutate = rng.choice(list(kinds), p=[weight / total for weight in kinds.values()])
             if what := mutate(agent, rng):
                 return what
+            del kinds[mutate]
         return "none"
 
     def _mutate_nothing(self, agent, rng):
@@ -129,7 +123,7 @@ class Mutations:
     def _mutate_architecture(self, agent, rng):
         """One edit for all the agent's networks, so that they stay alike; or None if every size is at its bound."""
         old = next(iter(agent.networks.values())).config.hidden_size
-        layer_edits, node_edits = self._layer_edits(old), self._node_edits(old, rng)
+        layer_edits, node_edits = self._layer_edits(old), self._node_edits(old, int(rng.choice(self.node_steps)))
         preferred = layer_edits if rng.random() < self.new_layer_prob else node_edits
         edits = preferred or layer_edits or node_edits
         if not edits:
@@ -139,18 +133,17 @@ class Mutations:
         edited = {key: getattr(network, name)(*arguments) for key, network in agent.networks.items()}
         agent.set_networks(**edited)
         new = next(iter(edited.values())).config.hidden_size
-        return f"{name} {'x'.join(map(str, old))} -> {'x'.join(map(str, new))}"
+        return f"architecture {'x'.join(map(str, old))} -> {'x'.join(map(str, new))}"
 
     def _layer_edits(self, hidden_size):
         """The edits of depth that stay in bounds."""
         fewest, most = self.layer_bounds
-        possible = {"add_layer": len(hidden_size) < most, "remove_layer": len(hidden_size) > fewest}
-        return [(name,) for name, allowed in possible.items() if allowed]
+        edits = [("add_layer",)] if len(hidden_size) < most else []
+        return edits + ([("remove_layer",)] if len(hidden_size) > fewest else [])
 
-    def _node_edits(self, hidden_size, rng):
-        """The edits of width that stay in bounds, as (name, layer, n)."""
+    def _node_edits(self, hidden_size, n):
+        """The edits of width by `n` nodes, or by as many as the bounds allow, as (name, layer, nodes)."""
         fewest, most = self.node_bounds
-        n = int(rng.choice(self.node_steps))
         edits = []
         for layer, width in enumerate(hidden_size):
             edits += [("add_nodes", layer, min(n, most - width)), ("remove_nodes", layer, min(n, width - fewest))]

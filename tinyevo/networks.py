@@ -1,4 +1,4 @@
-"""A multi-layer perceptron whose architecture is data, and whose edits return a new network that keeps what was learned.
+"""A multi-layer perceptron whose architecture is data, and whose edits return a new network that keeps its knowledge.
 
 Evolution needs networks that can grow, shrink and change their activation in the middle of training. Every edit here
 works on a copy: the surviving weights are the old ones bit for bit, new nodes read their input through random weights
@@ -36,7 +36,9 @@ class MLPConfig:
         object.__setattr__(self, "hidden_size", tuple(self.hidden_size))
         sizes = [self.num_inputs, *self.hidden_size, self.num_outputs, self.ensemble_size]
         if not self.hidden_size or not all(type(size) is int and size >= 1 for size in sizes):
-            raise ValueError(f"a network needs one hidden layer or more and whole sizes of at least 1, not {asdict(self)}")
+            raise ValueError(
+                f"a network needs one hidden layer or more and whole sizes of at least 1, not {asdict(self)}"
+            )
         for name in (self.activation, self.output_activation or self.activation):
             if name not in ACTIVATIONS:
                 raise ValueError(f"unknown activation {name!r}, choose from {', '.join(ACTIVATIONS)}")

@@ -9,6 +9,16 @@ import gymnasium as gym
 import imageio.v3 as imageio
 import numpy as np
 
+KINDS = {  # of mutation, with their colours
+    "none": "0.65",
+    "elite": "0.2",
+    "architecture": "tab:blue",
+    "parameters": "tab:purple",
+    "activation": "tab:green",
+    "hyper-parameter": "tab:red",
+}
+DESCENT = {"color": "orange", "linewidth": 7, "alpha": 0.45, "solid_capstyle": "round", "zorder": 0}
+LABEL = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}
 STRIDE = 3  # environment steps from one frame of the GIF to the next
 FRAMES = 150  # most frames of one episode; a longer one shows fewer per second, at the same speed
 PAUSE = 800  # milliseconds for which an episode's last frame stands still
@@ -61,114 +71,74 @@ def plot_evolution(history, path):
     except ImportError as error:
         raise ImportError("the picture of evolution needs matplotlib: pip install 'tinyevo[plot]'") from error
 
-    generations = {}
-    for row in history:
-        generations.setdefault(row["generation"], {})[row["id"]] = row
-    births = [(_parent(row, generations), row) for row in history if row["generation"] > 0]
-    line = _line_of_descent(history, generations)
-    names = _evolved(history)
+    members = {(row["generation"], row["id"]): row for row in history}
+    births = [(_parent(row, members), row) for row in history if row["generation"] > 0]
+    descent = [next(row for row in reversed(history) if row["elite"])]
+    while descent[0]["generation"] > 0:
+        descent.insert(0, _parent(descent[0], members))
+    numbers = list(history[0])[9:-1]  # the hyper-parameters, between the activation and the mark of the elite
+    names = ["hidden nodes"] + [name for name in numbers if len({row[name] for row in history}) > 1]
 
     figure = Figure(figsize=(13, 12), layout="constrained")
-    fitness, tree, *numbers = figure.subplot_mosaic(
-        [["fitness"] * len(names), ["tree"] * len(names), names], height_ratios=[3, 4, 2.5]
-    ).values()
-    _plot_fitness(fitness, history, births, line)
-    _plot_family_tree(figure, tree, history, births, line)
-    for axes, name in zip(numbers, names):
-        _plot_number(axes, name, history, births, line)
+    layout = [["fitness"] * len(names), ["tree"] * len(names), names]
+    panels = figure.subplot_mosaic(layout, height_ratios=[3, 4, 2.5])
+    for name in ("fitness", *names):
+        _plot_number(panels[name], name, history, births, descent)
+    _plot_family_tree(panels["tree"], history, births, descent)
     figure.savefig(path, dpi=90)
 
 
-KINDS = {  # of mutation: their colours, by the first word of what `agent.mutation` says
-    "none": "0.65",
-    "elite": "0.2",
-    "architecture": "tab:blue",
-    "parameters": "tab:purple",
-    "activation": "tab:green",
-    "hyper-parameter": "tab:red",
-}
-DESCENT = {"color": "orange", "linewidth": 7, "alpha": 0.45, "solid_capstyle": "round", "zorder": 0}
-
-
-def _kind(row):
-    word = row["mutation"].split()[0]
-    if word in ("add_layer", "remove_layer", "add_nodes", "remove_nodes"):
-        return "architecture"
-    return word if word in KINDS else "hyper-parameter"
-
-
-def _parent(row, generations):
+def _parent(row, members):
     """The row, one generation earlier, of a member's parent; for the elite, of itself."""
-    before = generations[row["generation"] - 1]
-    return before[row["id"]] if row["id"] in before else before[row["parent_id"]]
+    before = row["generation"] - 1
+    return members.get((before, row["id"])) or members[before, row["parent_id"]]
 
 
-def _line_of_descent(history, generations):
-    """The rows from the last elite back to its first ancestor, oldest first."""
-    line = [next(row for row in reversed(history) if row["elite"])]
-    while line[0]["generation"] > 0:
-        line.insert(0, _parent(line[0], generations))
-    return line
-
-
-def _evolved(history):
-    """The numbers to draw: the members' nodes, and every hyper-parameter that differs somewhere."""
-    names = list(history[0])
-    names = names[names.index("activation") + 1 : names.index("elite")]
-    return ["nodes", *(name for name in names if len({row[name] for row in history}) > 1)]
-
-
-def _plot_fitness(axes, history, births, line):
-    for parent, child in births:
-        xy = [[row["steps"], row["fitness"]] for row in (parent, child)]
-        axes.plot(*zip(*xy), color="0.8", linewidth=1, zorder=1)
-    axes.plot([row["steps"] for row in line], [row["fitness"] for row in line], **DESCENT)
-    axes.scatter([row["steps"] for row in history], [row["fitness"] for row in history], s=14, color="0.3", zorder=2)
-    axes.set(ylabel="fitness (mean return)", xlabel="environment steps of a member")
-    axes.set_title("Fitness of every member; lines join parent and child, the broad one leads to the last elite")
-    axes.grid(alpha=0.3)
-
-
-def _plot_family_tree(figure, axes, history, births, line):
-    place = {}
-    for row in history:
-        slots = [key for key in place if key[0] == row["generation"]]
-        place[row["generation"], row["id"]] = (row["generation"], -len(slots))
+def _plot_number(axes, name, history, births, descent):
+    """A number of all members over their steps, lines from parent to child."""
 
     def at(row):
-        return place[row["generation"], row["id"]]
+        nodes = sum(map(int, row["hidden_size"].split("x")))
+        return row["steps"], nodes if name == "hidden nodes" else row[name]
 
-    axes.plot(*zip(*map(at, line)), **DESCENT)
     for parent, child in births:
-        axes.plot(*zip(at(parent), at(child)), color=KINDS[_kind(child)], linewidth=1.8, zorder=1)
-    few = history[-1]["generation"] <= 12
-    for row in history if few else line:
-        if _kind(row) not in ("none", "elite"):
+        axes.plot(*zip(at(parent), at(child)), color="0.8", linewidth=1, zorder=1)
+    axes.plot(*zip(*map(at, descent)), **DESCENT)
+    axes.scatter(*zip(*map(at, history)), s=10, color="0.3", zorder=2)
+    axes.set_title({"fitness": "fitness of every member, by its environment steps"}.get(name, name))
+    axes.grid(alpha=0.3)
+
+
+def _plot_family_tree(axes, history, births, descent):
+    """A column for each generation, in it a node for each member, the fittest on top."""
+    ranking = sorted(history, key=lambda row: (row["generation"], -row["fitness"]))
+    size = len(history) // (history[-1]["generation"] + 1)
+    place = {(row["generation"], row["id"]): -(index % size) for index, row in enumerate(ranking)}
+
+    def at(row):
+        return row["generation"], place[row["generation"], row["id"]]
+
+    axes.plot(*zip(*map(at, descent)), **DESCENT)
+    for parent, child in births:
+        kind = child["mutation"].split()[0]
+        axes.plot(*zip(at(parent), at(child)), color=KINDS.get(kind, KINDS["hyper-parameter"]), linewidth=1.8, zorder=1)
+    named = history if history[-1]["generation"] <= 8 else descent  # all mutations, if there is room
+    for row in named:
+        if row["mutation"] not in ("none", "elite"):
             x, y = at(row)
-            axes.text(x - 0.12, y + 0.12, row["mutation"].replace(" ", "\n", 1), fontsize=6.5, ha="right", va="bottom")
-    dots = axes.scatter(
-        *zip(*map(at, history)), c=[row["fitness"] for row in history], s=170, cmap="RdYlGn", edgecolors="0.3", zorder=2
-    )
+            text = row["mutation"].replace(" ", "\n", 1)
+            axes.text(x, y - 0.2, text, fontsize=7, ha="center", va="top", bbox=LABEL, zorder=2)
+    fitness = [row["fitness"] for row in history]
+    dots = axes.scatter(*zip(*map(at, history)), c=fitness, s=230, cmap="RdYlGn", edgecolors="0.3", zorder=3)
+    axes.figure.colorbar(dots, ax=axes, label="fitness", pad=0.01, aspect=30)
     for row in history:
-        axes.text(*at(row), row["id"], fontsize=6.5, ha="center", va="center", zorder=3)
-    figure.colorbar(dots, ax=axes, label="fitness", pad=0.01)
+        axes.text(*at(row), row["id"], fontsize=7, ha="center", va="center", zorder=4)
     for kind, color in KINDS.items():
         axes.plot([], [], color=color, linewidth=1.8, label=kind)
-    axes.legend(ncols=len(KINDS), loc="upper center", bbox_to_anchor=(0.5, 0), frameon=False)
-    axes.set_title("Family tree: a column is a generation, an edge is coloured by what mutated, a number is an id")
+    axes.plot([], [], **DESCENT, label="descent of the last elite")
+    axes.legend(ncols=len(KINDS) + 1, loc="upper center", bbox_to_anchor=(0.5, 0), frameon=False)
+    axes.set_title(
+        "family tree: a column for each generation, the fittest on top; the colour of an edge is what mutated"
+    )
+    axes.set_ylim(0.5 - size, 0.3)
     axes.set_axis_off()
-
-
-def _plot_number(axes, name, history, births, line):
-    def value(row):
-        return sum(map(int, row["hidden_size"].split("x"))) if name == "nodes" else row[name]
-
-    for parent, child in births:
-        axes.plot([parent["steps"], child["steps"]], [value(parent), value(child)], color="0.8", linewidth=1, zorder=1)
-    axes.plot([row["steps"] for row in line], [value(row) for row in line], **DESCENT)
-    axes.scatter([row["steps"] for row in history], [value(row) for row in history], s=8, color="0.3", zorder=2)
-    if name.startswith("lr_"):
-        axes.set_yscale("log")
-    axes.set_title("hidden nodes" if name == "nodes" else name, fontsize=10)
-    axes.tick_params(labelsize=7)
-    axes.grid(alpha=0.3)

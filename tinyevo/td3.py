@@ -5,7 +5,7 @@ repairs against over-estimated values: two critics of which the smaller one is b
 than the critics, and noise on the target policy, so that a critic cannot be exploited at a single sharp peak.
 
 Mirrors the tutorial's sections "TD3 overview" and "Defining hyper-parameters".
-Leaves out: image observations, discrete actions, weight decay, and any learning-rate schedule (evolution is the schedule).
+Leaves out: image observations, discrete actions, weight decay, and any schedule (evolution is the schedule).
 Needs: networks.py, checkpoint.py.
 """
 
@@ -21,8 +21,7 @@ from torch.nn import functional as F
 from tinyevo import checkpoint
 from tinyevo.networks import EvolvableMLP
 
-
-RECORD = ("id", "parent_id", "mutation", "fitness", "train_return", "steps", "updates")  # what a TD3 remembers of its life
+RECORD = ("id", "parent_id", "mutation", "fitness", "train_return", "steps", "updates")  # an agent's life so far
 
 
 @dataclass(frozen=True)
@@ -42,14 +41,11 @@ class HyperParams:
 
     def __post_init__(self):
         for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type is int and not (type(value) is int and value >= 1):
-                raise ValueError(f"{field.name} must be a whole number of at least 1, not {value!r}")
-            if field.type is float and not (type(value) in (int, float) and 0 <= value < math.inf):
-                raise ValueError(f"{field.name} must be a finite number of at least 0, not {value!r}")
-        for name in ("gamma", "tau"):
-            if getattr(self, name) > 1:
-                raise ValueError(f"{name} must be at most 1, not {getattr(self, name)!r}")
+            value, whole = getattr(self, field.name), field.type is int
+            least, most = (1, math.inf) if whole else (0, 1 if field.name in ("gamma", "tau") else math.inf)
+            if type(value) not in (int, field.type) or not least <= value <= most or value == math.inf:
+                kind = "whole number" if whole else "number"
+                raise ValueError(f"{field.name} must be a finite {kind} from {least} to {most}, not {value!r}")
 
 
 class TD3:
@@ -83,7 +79,11 @@ class TD3:
         device="cpu",
         generator=None,
     ):
-        _check_spaces(observation_space, action_space)
+        for space in (observation_space, action_space):
+            if not isinstance(space, Box) or len(space.shape) != 1:
+                raise ValueError(f"TD3 needs vectors (a one-dimensional Box) to observe and to act, not {space}")
+        if not action_space.is_bounded():
+            raise ValueError(f"TD3 needs actions with finite bounds, not {action_space}")
         self.observation_space, self.action_space = observation_space, action_space
         self.hp, self.device = hp, torch.device(device)
         self.id, self.parent_id, self.mutation = 0, None, "none"
@@ -180,7 +180,7 @@ class TD3:
         return self.middle + self.half_range * actor(obs)
 
     def _descend(self, name, loss):
-        """One optimiser step of one network. Asking for its gradients alone spares the other networks' backward pass."""
+        """One optimiser step of one network; only its gradients are asked for, so no others are computed."""
         parameters = list(self.networks[name].parameters())
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters)):
             parameter.grad = gradient
@@ -210,14 +210,14 @@ class TD3:
                 "target": self.targets[name].state_dict(),
                 "moments": list(self.optimizers[name].state_dict()["state"].values()),
             }
-        return _copied_to_cpu(state)
+        return checkpoint.loads(checkpoint.dumps(state))  # a copy, and proof that a file can hold it
 
     @classmethod
     def from_state(cls, state, device="cpu"):
         """The agent that `state` describes, on any device; it shares nothing with `state`."""
-        state = _copied_to_cpu(state)
+        state = copy.deepcopy(state)
         edges = [(space["low"].numpy(), space["high"].numpy()) for space in state["spaces"]]
-        boxes = [Box(low, high, dtype=low.dtype.type) for low, high in edges]
+        boxes = [Box(low, high, dtype=low.dtype) for low, high in edges]
         agent = cls(*boxes, HyperParams(**state["hp"]), device=device, generator=torch.Generator())
         for name, saved in state["networks"].items():
             network = EvolvableMLP(**saved["config"], generator=torch.Generator())
@@ -243,19 +243,3 @@ class TD3:
             return cls.from_state(state, device)
         except (KeyError, TypeError) as error:
             raise ValueError(f"cannot load {path}: it is a checkpoint, but not of one agent") from error
-
-
-def _check_spaces(observation_space, action_space):
-    if not isinstance(observation_space, Box) or len(observation_space.shape) != 1:
-        raise ValueError(f"TD3 here needs observations that are vectors (a one-dimensional Box), not {observation_space}")
-    if not isinstance(action_space, Box) or len(action_space.shape) != 1 or not action_space.is_bounded():
-        raise ValueError(f"TD3 needs continuous actions with finite bounds (a one-dimensional Box), not {action_space}")
-
-
-def _copied_to_cpu(value):
-    """A copy of nested dicts and lists, with every tensor in it copied to the CPU."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: _copied_to_cpu(item) for key, item in value.items()}
-    return [_copied_to_cpu(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -40,7 +40,9 @@ class TournamentSelection:
         """
         candidates = [agent for agent in population if math.isfinite(agent.fitness[-1]) and agent.is_finite()]
         if not candidates:
-            raise ValueError("no member has finite weights and a finite fitness: all diverged; try lower learning rates")
+            raise ValueError(
+                "no member has finite weights and a finite fitness: all diverged; try lower learning rates"
+            )
         best = max(candidates, key=lambda agent: agent.fitness[-1])
 
         offspring = []

@@ -8,15 +8,14 @@ run anywhere and in any order without changing a bit of the result.
 
 Mirrors the tutorial's sections "Creating the environment" and "Training and saving an agent".
 Leaves out: asynchronous evolution, and learning while other members fly.
-Needs: td3.py, networks.py, checkpoint.py, buffer.py, noise.py, evaluate.py, workers.py.
+Needs: td3.py, networks.py, checkpoint.py, population.py, noise.py, evaluate.py, workers.py.
 """
 
 import copy
 import math
 import warnings
-from concurrent.futures import FIRST_EXCEPTION, wait
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import gymnasium as gym
 import numpy as np
@@ -27,8 +26,9 @@ from tqdm import tqdm
 from tinyevo import checkpoint
 from tinyevo.evaluate import evaluate
 from tinyevo.noise import GaussianNoise, OrnsteinUhlenbeckNoise
+from tinyevo.population import member_row
 from tinyevo.td3 import TD3
-from tinyevo.workers import report_steps
+from tinyevo.workers import run_tasks
 
 # What a derived seed is for; no two purposes ever share randomness.
 TRAIN, EVALUATE, CONFIRM, SELECT, MUTATE, SCORE, RENDER = range(7)
@@ -56,18 +56,17 @@ class TrainConfig:
     target: float = 200.0  # confirmed mean return that ends the run
 
     def __post_init__(self):
-        least = {"num_envs": 1, "evo_steps": self.num_envs, "max_steps": self.num_envs, "memory_size": 1}
-        least |= {"seed": 0, "learning_delay": 0, "eval_episodes": 1, "confirm_episodes": 1}
-        least |= {name: 1 for name in ("train_episode_steps", "eval_steps") if getattr(self, name) is not None}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if type(value) is not int or value < bound:
-                raise ValueError(f"{name} must be a whole number of at least {bound}, not {value!r}")
+        least = {"seed": 0, "learning_delay": 0, "evo_steps": self.num_envs, "max_steps": self.num_envs}
+        for setting in fields(self):
+            name, kind, value = setting.name, setting.type, getattr(self, setting.name)
+            if value is None and kind == int | None:
+                continue
+            if kind in (int, int | None) and (type(value) is not int or value < least.get(name, 1)):
+                raise ValueError(f"{name} must be a whole number of at least {least.get(name, 1)}, not {value!r}")
+            if kind is float and (type(value) not in (int, float) or math.isnan(value)):
+                raise ValueError(f"{name} must be a number, not {value!r}")
         if self.noise not in ("ou", "gaussian"):
             raise ValueError(f"noise must be 'ou' or 'gaussian', not {self.noise!r}")
-        for name in ("noise_mean", "noise_theta", "noise_dt", "target"):
-            if not isinstance(getattr(self, name), (int, float)) or math.isnan(getattr(self, name)):
-                raise ValueError(f"{name} must be a number, not {getattr(self, name)!r}")
 
     def derived_seed(self, purpose, generation=0, slot=0):
         """The seed of one use of randomness in this run, from 0 to 2**32 - 1."""
@@ -164,9 +163,9 @@ def train(population, memory, tournament, mutations, config, executor=None, on_g
     """
     _warn_of_short_slices(config)
     result = TrainResult(population)
-    max_steps, evo_steps = (steps // config.num_envs * config.num_envs for steps in (config.max_steps, config.evo_steps))
-    total = max_steps * len(population)
-    with tqdm(total=total, unit=" steps", unit_scale=True, disable=None, smoothing=0.1, mininterval=0.5) as bar:
+    max_steps = config.max_steps // config.num_envs * config.num_envs
+    evo_steps = config.evo_steps // config.num_envs * config.num_envs
+    with tqdm(total=max_steps * len(population), unit=" steps", unit_scale=True, disable=None) as bar:
         offspring = population
         for generation in range(math.ceil(max_steps / evo_steps)):
             # Let the children differ. The first generation has no parents to differ from.
@@ -195,7 +194,9 @@ def train(population, memory, tournament, mutations, config, executor=None, on_g
 
             result.population = members
             result.fitnesses.append([agent.fitness[-1] for agent in members])
-            result.history += [_row(agent, generation, agent.id == elite.id) for agent in members]
+            result.history += [
+                {"generation": generation, **member_row(agent), "elite": agent.id == elite.id} for agent in members
+            ]
             bar.set_postfix(best=f"{result.confirmed:.0f}")
             if on_generation:
                 on_generation(result)
@@ -218,13 +219,8 @@ def _fly_generation(members, memory, config, generation, executor, bar):
     for slot, agent in enumerate(members):
         seed = config.derived_seed(TRAIN, generation, slot)
         tasks.append((checkpoint.dumps(agent.state()), agent.device, memory, config, seed, evaluation_seed))
-    if executor is None:
-        outcomes = [_fly_member(*task, bar.update) for task in tasks]
-    else:
-        futures = [executor.submit(_fly_member, *task, report_steps) for task in tasks]
-        outcomes = _await(futures, getattr(executor, "flown", None), config.evo_steps, bar)
-    data, records = zip(*outcomes)
-    return [TD3.from_state(checkpoint.loads(one), agent.device) for one, agent in zip(data, members)], records
+    data, flights = zip(*run_tasks(_fly_member, tasks, executor, config.evo_steps, bar.update))
+    return [TD3.from_state(checkpoint.loads(one), agent.device) for one, agent in zip(data, members)], flights
 
 
 def _fly_member(data, device, memory, config, seed, evaluation_seed, on_steps):
@@ -236,43 +232,10 @@ def _fly_member(data, device, memory, config, seed, evaluation_seed, on_steps):
     return checkpoint.dumps(agent.state()), records
 
 
-def _await(futures, flown, evo_steps, bar):
-    """The results of the futures; meanwhile the bar follows the steps flown, or the members done."""
-    start = seen = flown.value if flown else 0
-    pending = futures
-    while pending:
-        done, pending = wait(futures, timeout=0.5, return_when=FIRST_EXCEPTION)
-        for future in done:
-            future.result()
-        now = flown.value if flown else start + len(done) * evo_steps
-        bar.update(now - seen)
-        seen = now
-    return [future.result() for future in futures]
-
-
-def _row(agent, generation, elite):
-    """A member's line of the history."""
-    return {
-        "generation": generation,
-        "id": agent.id,
-        "parent_id": agent.parent_id,
-        "mutation": agent.mutation,
-        "fitness": agent.fitness[-1],
-        "train_return": agent.train_return,
-        "steps": agent.steps,
-        "hidden_size": "x".join(map(str, agent.hidden_size)),
-        "activation": agent.activation,
-        **asdict(agent.hp),
-        "elite": elite,
-    }
-
-
 def _warn_of_short_slices(config):
     with closing(gym.make(config.env_id)) as env:
         limit = config.train_episode_steps or env.spec.max_episode_steps or 0
-    if config.evo_steps // config.num_envs < limit:
-        warnings.warn(
-            f"with evo_steps={config.evo_steps} each environment flies {config.evo_steps // config.num_envs} steps a "
-            f"generation, fewer than an episode's {limit}: long episodes are cut off and never seen to their end",
-            stacklevel=3,
-        )
+    slice_steps = config.evo_steps // config.num_envs
+    if slice_steps < limit:
+        message = f"an environment flies {slice_steps} steps in a generation, but an episode may take {limit}:"
+        warnings.warn(f"{message} long ones are cut off; raise evo_steps or lower num_envs", stacklevel=3)

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from contextlib import contextmanager
 
 import torch
@@ -33,6 +33,25 @@ def worker_pool(workers):
         for process in multiprocessing.active_children():
             process.terminate()
         pool.shutdown(cancel_futures=True)
+
+
+def run_tasks(function, tasks, executor, steps, on_steps):
+    """The results of `function(*task, progress)` for all tasks, in order.
+
+    An executor of None runs them here, one after another. `on_steps` is told of environment steps as they happen, if
+    the executor has a shared counter `flown` or there is none; else of `steps` for each task that is done.
+    """
+    if executor is None:
+        return [function(*task, on_steps) for task in tasks]
+    futures = pending = [executor.submit(function, *task, report_steps) for task in tasks]
+    counter = getattr(executor, "flown", None)
+    seen = begun = counter.value if counter else 0
+    while pending:
+        done, pending = wait(futures, timeout=0.5)
+        now = counter.value if counter else begun + len(done) * steps
+        on_steps(now - seen)
+        seen = now
+    return [future.result() for future in futures]
 
 
 def report_steps(steps):

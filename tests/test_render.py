@@ -1,0 +1,115 @@
+"""render: the GIF plays at true speed and ends on the ground; the picture shows the lineage."""
+
+import sys
+
+import gymnasium as gym
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+
+from tinyevo import render
+from tinyevo.evaluate import evaluate
+from tinyevo.render import plot_evolution, record_gif
+
+
+class Falling:
+    """An agent that fires no engine."""
+
+    def get_action(self, obs):
+        return np.zeros((*obs.shape[:-1], 2), dtype=np.float32)
+
+
+LANDER = "LunarLanderContinuous-v3"
+
+
+def last_frame(seed, episode):
+    """How the environment looks at the end of a fall, and after how many steps that is."""
+    env = gym.make(LANDER, render_mode="rgb_array")
+    env.reset(seed=np.random.SeedSequence(seed).generate_state(episode + 1).tolist()[episode])
+    steps, ended = 0, False
+    while not ended:
+        _, _, terminated, truncated, _ = env.step(np.zeros(2, dtype=np.float32))
+        steps, ended = steps + 1, terminated or truncated
+    frame = env.render()
+    env.close()
+    return frame, steps
+
+
+def durations(path):
+    with imageio.imopen(path, "r", plugin="pillow") as file:
+        return [file.metadata(index=index)["duration"] for index in range(file.properties(index=...).n_images)]
+
+
+def test_the_gif_shows_whole_episodes_at_true_speed_and_the_last_frame_is_the_landing(tmp_path):
+    path = tmp_path / "fall.gif"
+    returns = record_gif(Falling(), LANDER, path, episodes=2, seed=5)
+    assert returns == pytest.approx(evaluate(Falling(), LANDER, 2, seed=5))
+    frames = imageio.imread(path, index=None)
+    assert frames.shape[1:] == (200, 300, 3)
+    (_, first_steps), (last, last_steps) = last_frame(5, 0), last_frame(5, 1)
+    half = last.reshape(200, 2, 300, 2, 3).mean(axis=(1, 3))
+    assert np.abs(frames[-1] - half).mean() < 2, "the last frame is not the last step"
+    flown = 20 * (first_steps + last_steps)  # milliseconds, at 50 steps a second
+    assert sum(durations(path)) - 2 * render.PAUSE == pytest.approx(flown, abs=2 * 3 * 20)
+    assert durations(path)[-1] >= render.PAUSE
+
+
+def test_a_long_episode_has_fewer_frames_and_the_same_speed(tmp_path, monkeypatch):
+    monkeypatch.setattr(render, "FRAMES", 10)
+    path = tmp_path / "fall.gif"
+    record_gif(Falling(), LANDER, path, episodes=1, seed=5)
+    last, steps = last_frame(5, 0)
+    assert len(durations(path)) <= 10
+    assert sum(durations(path)) - render.PAUSE == pytest.approx(20 * steps, rel=0.15)
+    half = last.reshape(200, 2, 300, 2, 3).mean(axis=(1, 3))
+    assert np.abs(imageio.imread(path, index=None)[-1] - half).mean() < 2
+
+
+def row(generation, id, parent_id, mutation, fitness, elite=False, **changes):
+    fixed = {"train_return": -50.0, "steps": 100 * (generation + 1), "hidden_size": "64x64", "activation": "relu"}
+    numbers = {"lr_actor": 1e-3, "batch_size": 128, "learn_step": 1} | changes
+    head = {"generation": generation, "id": id, "parent_id": parent_id, "mutation": mutation, "fitness": fitness}
+    return {**head, **fixed, **numbers, "elite": elite}
+
+
+HISTORY = [
+    row(0, 0, None, "none", -100.0),
+    row(0, 1, None, "none", -50.0, elite=True),
+    row(1, 1, None, "elite", -40.0),
+    row(1, 2, 0, "architecture 64x64 -> 64x96", -20.0, elite=True),
+    row(2, 2, 0, "elite", -float("inf")),
+    row(2, 3, 2, "learn_step 1 -> 2", 10.0, elite=True, learn_step=2),
+]
+
+
+def test_the_parent_of_a_row_is_one_generation_earlier_and_of_the_elite_it_is_itself():
+    members = {(member["generation"], member["id"]): member for member in HISTORY}
+    parents = [render._parent(member, members) for member in HISTORY[2:]]
+    assert [(parent["generation"], parent["id"]) for parent in parents] == [(0, 1), (0, 0), (1, 2), (1, 2)]
+
+
+def titles(history, path, monkeypatch):
+    """The titles of the panels that are drawn."""
+    seen = []
+    draw = render._plot_number
+    monkeypatch.setattr(render, "_plot_number", lambda axes, name, *rest: (seen.append(name), draw(axes, name, *rest)))
+    plot_evolution(history, path)
+    return seen
+
+
+def test_only_the_hyper_parameters_that_evolution_moved_are_drawn(tmp_path, monkeypatch):
+    assert titles(HISTORY, tmp_path / "evolution.png", monkeypatch) == ["fitness", "hidden nodes", "learn_step"]
+
+
+@pytest.mark.parametrize("history", [HISTORY, HISTORY[:2]])
+def test_the_picture_is_drawn(tmp_path, history):
+    plot_evolution(history, tmp_path / "evolution.png")
+    picture = imageio.imread(tmp_path / "evolution.png")
+    assert picture.shape[0] > 800 and picture.shape[1] > 800
+    assert picture.std() > 10
+
+
+def test_without_matplotlib_one_line_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install 'tinyevo\[plot\]'"):
+        plot_evolution(HISTORY, tmp_path / "evolution.png")

@@ -1,0 +1,178 @@
+"""The script, as a user runs it."""
+
+import csv
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v3 as imageio
+import pytest
+
+from tinyevo.evaluate import evaluate
+from tinyevo.td3 import TD3
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["--quick", "--max-steps", "240", "--evo-steps", "80", "--no-gif"]
+
+
+def run(folder, *arguments):
+    """Run the script in a folder, with the probe environments in reach."""
+    paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train_lunar.py"), *arguments],
+        cwd=folder,
+        env=os.environ | paths,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def call(monkeypatch, *arguments):
+    """Run the script in this process."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.setattr(sys, "argv", ["train_lunar.py", *arguments])
+    importlib.import_module("train_lunar").main()
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """One run of `--quick`, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("quick")
+    return folder, run(folder, "--quick")
+
+
+def test_quick_writes_every_file_into_a_numbered_folder(quick):
+    folder, done = quick
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "off a terminal there is no progress bar, and a good run warns of nothing"
+    names = {path.name for path in (folder / "runs" / "001").iterdir()}
+    assert names == {"config.json", "elite.pt", "evolution.png", "history.csv", "lander.gif"}
+    for name in names:
+        assert f"runs/001/{name}" in done.stdout
+
+
+def test_quick_has_three_generations_with_learning_and_mutations(quick):
+    folder, _ = quick
+    rows = list(csv.DictReader((folder / "runs/001/history.csv").read_text().splitlines()))
+    assert [int(row["generation"]) for row in rows] == [0] * 4 + [1] * 4 + [2] * 4
+    assert {row["steps"] for row in rows[-4:]} == {"6000"}
+    assert any(row["mutation"] not in ("none", "elite") for row in rows)
+    assert sum(row["elite"] == "True" for row in rows) == 3
+    assert TD3.load_checkpoint(folder / "runs/001/elite.pt").updates > 500
+
+
+def test_the_settings_are_printed_and_written(quick):
+    folder, done = quick
+    settings = json.loads((folder / "runs/001/config.json").read_text())
+    assert settings["config"]["max_steps"] == 6000 and settings["config"]["seed"] == 0
+    assert settings["tournament"]["population_size"] == 4
+    for group in settings.values():
+        for name in group:
+            assert name in done.stdout
+    assert "device cpu" in done.stdout and "runs/001" in done.stdout
+
+
+def test_a_table_for_each_generation_has_a_line_for_each_member(quick):
+    _, done = quick
+    tables = re.findall(
+        r"generation (\d+)\n.*?id +from +mutation.*\n((?:.*\n){4})best confirmed: agent \d+", done.stdout
+    )
+    assert [number for number, _ in tables] == ["1", "2", "3"]
+    assert all(sum(line.startswith("*") for line in lines.splitlines()) == 1 for _, lines in tables)
+
+
+def test_the_saved_agent_flies_the_printed_seed_to_the_printed_return(quick):
+    folder, done = quick
+    episodes, seed = map(int, re.search(r"in (\d+) fresh episodes \(seed (\d+)\)", done.stdout).groups())
+    mean, deviation = re.search(r"mean return (\S+) \+- ([\d.]+), from", done.stdout).groups()
+    agent = TD3.load_checkpoint(folder / "runs/001/elite.pt")
+    returns = evaluate(agent, "LunarLanderContinuous-v3", episodes, seed, max_steps=250)
+    assert f"{returns.mean():.2f}" == mean and f"{returns.std():.2f}" == deviation
+
+
+def test_the_gif_shows_seven_episodes_and_their_returns_are_printed(quick):
+    folder, done = quick
+    returns = re.search(r"returns of the 7 rendered episodes: (.*)", done.stdout)[1].split(", ")
+    assert len([float(value) for value in returns]) == 7
+    assert imageio.improps(folder / "runs/001/lander.gif", index=...).n_images > 70
+
+
+def test_the_number_of_workers_does_not_change_a_bit(tmp_path):
+    arguments = [*SMALL, "--env", "probes:Counting-v0", "--pop-size", "3"]
+    for workers in ("1", "2"):
+        done = run(tmp_path, *arguments, "--workers", workers, "--out", workers)
+        assert done.returncode == 0, done.stderr
+    for name in ("history.csv", "elite.pt", "config.json"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+    assert len((tmp_path / "1" / "history.csv").read_text().splitlines()) == 1 + 3 * 3
+
+
+def test_flags_win_over_quick_and_folders_are_numbered_on(tmp_path):
+    (tmp_path / "runs" / "007").mkdir(parents=True)
+    done = run(tmp_path, *SMALL, "--env", "probes:Aim-v0", "--num-envs", "4", "--seed", "5", "--target=-1e6")
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "runs/008/config.json").read_text())["config"]
+    assert (config["max_steps"], config["num_envs"], config["seed"], config["eval_steps"]) == (240, 4, 5, 250)
+    assert len((tmp_path / "runs/008/history.csv").read_text().splitlines()) == 1 + 4, "the target ends the run"
+    assert not (tmp_path / "runs/008/lander.gif").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--env", "LunarLanderContinuous-v2"], "v3"),
+        (["--env", "LunarLander-v3"], "one-dimensional Box"),
+        (["--env", "Nonsense-v0"], "Nonsense"),
+        (["--env", "nonsense:Nonsense-v0"], "nonsense"),
+        (["--env", "probes:Buttons-v0"], "one-dimensional Box"),
+        (["--env", ""], "--env"),
+        (["--device", "cuda:99"], "--device cuda:99 is not available"),
+        (["--device", "toaster"], "--device toaster is not available"),
+        (["--seed", "-1"], "seed must be a whole number of at least 0, not -1"),
+        (["--seed", "1.5"], "seed must be a whole number of at least 0, not 1.5"),
+        (["--seed", "x"], "--seed"),
+        (["--max-steps", "0"], "max_steps must be a whole number of at least 8, not 0"),
+        (["--max-steps", "inf"], "max_steps"),
+        (["--evo-steps", "nan"], "evo_steps"),
+        (["--num-envs", "0"], "num_envs must be a whole number of at least 1, not 0"),
+        (["--pop-size", "0"], "population_size must be a whole number of at least 1, not 0"),
+        (["--workers", "0"], "--workers must be"),
+        (["--workers", "1.5"], "--workers must be"),
+        (["--target", "nan"], "target must be a number"),
+        (["--targ", "5"], "--targ"),
+        (["--out", "full"], "full is not empty"),
+        (["--out", "file"], "file"),
+        (["surprise"], "surprise"),
+    ],
+)
+def test_a_mistake_gets_one_line_exit_status_2_and_writes_nothing(tmp_path, monkeypatch, capsys, arguments, words):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "history.csv").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        call(monkeypatch, *arguments)
+    captured = capsys.readouterr()
+    assert captured.out == "" and len(captured.err.splitlines()) == 1 and words in captured.err
+    assert sorted(os.listdir(tmp_path)) == ["file", "full"] and os.listdir(tmp_path / "full") == ["history.csv"]
+    assert (tmp_path / "full" / "history.csv").read_text() == (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_mistake_ends_the_process_with_status_2_too(tmp_path):
+    done = run(tmp_path, "--env", "LunarLanderContinuous-v2")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and os.listdir(tmp_path) == []
+
+
+def test_help_shows_every_flag_and_its_default(monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        call(monkeypatch, "--help")
+    text = capsys.readouterr().out
+    flags = ["env", "seed", "device", "workers", "pop-size", "num-envs", "max-steps", "evo-steps", "target", "out"]
+    flags += ["no-gif", "quick"]
+    for flag in flags:
+        assert re.search(rf"--{flag}\b[^-]*?\(default:", text, re.S), flag

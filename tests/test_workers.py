@@ -1,0 +1,73 @@
+"""Worker processes: they report, and they end with their pool and with their parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from tinyevo.workers import report_steps, worker_pool
+
+
+def running(pid):
+    """Whether a process is alive; one that nobody has waited for yet is not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def gone(pids, seconds=10):
+    deadline = time.monotonic() + seconds
+    while any(map(running, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(map(running, pids))
+
+
+def test_workers_are_other_processes_with_one_thread_each_and_report_to_the_pool():
+    with worker_pool(2) as pool:
+        for future in [pool.submit(report_steps, 5) for _ in range(4)]:
+            future.result()
+        assert pool.flown.value == 20
+        assert pool.submit(torch.get_num_threads).result() == 1
+        assert pool.submit(os.getpid).result() != os.getpid()
+
+
+def test_without_a_pool_nobody_is_told():
+    report_steps(5)
+
+
+def test_the_pool_ends_its_workers_even_in_the_middle_of_their_work():
+    with worker_pool(1) as pool:
+        pid = pool.submit(os.getpid).result()
+        pool.submit(time.sleep, 60)
+        began = time.monotonic()
+    assert time.monotonic() - began < 10
+    assert gone([pid])
+
+
+PARENT = """
+import multiprocessing, time
+from tinyevo.workers import worker_pool
+if __name__ == "__main__":
+    with worker_pool(2) as pool:
+        futures = [pool.submit(time.sleep, 3) for _ in range(2)]
+        for future in futures:
+            future.result()  # by now both have begun to watch
+        print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+        pool.submit(time.sleep, 60).result()
+"""
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    parent = subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(workers) == 2 and all(map(running, workers))
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    assert gone(workers)
