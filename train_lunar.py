@@ -46,9 +46,9 @@ CONFIG = TrainConfig(
 )
 NETWORK = {"hidden_size": (128, 128), "activation": "relu"}  # 64x64 hovers for longer before it dares to land
 HP = HyperParams(
-    lr_actor=1e-3,  # 1e-4 is too slow to land within minutes
+    lr_actor=5e-4,  # with 1e-4 it does not land within minutes
     lr_critic=1e-3,
-    batch_size=128,
+    batch_size=256,  # larger than the usual 128: it lands after fewer steps
     learn_step=2,  # an update costs ten times as much as a step: fly more, learn less
     gamma=0.99,
     tau=0.01,
@@ -192,9 +192,7 @@ def main():
     print(f"device {device}, workers {workers}, output in {out}", flush=True)
 
     def report(result):
-        generation = len(result.fitnesses)
-        elite_id = next(row["id"] for row in result.history[-size:] if row["elite"])
-        tqdm.write(f"\ngeneration {generation}\n{population_table(result.population, elite_id)}")
+        tqdm.write(f"\ngeneration {len(result.fitnesses)}\n{population_table(result.population)}")
         tqdm.write(f"best confirmed: agent {result.elite.id}, mean return {result.confirmed:.1f}")
         result.elite.save_checkpoint(out / "elite.pt")
         write_history(out / "history.csv", result.history)

@@ -55,8 +55,9 @@ def test_equal_states_give_equal_bytes_and_equal_files_whatever_their_name(tmp_p
 def test_a_checkpoint_can_be_looked_at_with_torch_alone(tmp_path):
     save(STATE, tmp_path / "state.pt")
     content = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert equal(content["tensors"]["nested.weights"], STATE["nested"]["weights"])
-    assert json.loads(content["json"])["state"]["number"] == 3
+    state = json.loads(content["json"])["state"]
+    assert state["number"] == 3
+    assert equal(content["tensors"][state["nested"]["weights"]["$tensor"]], STATE["nested"]["weights"])
 
 
 def test_every_flipped_bit_is_noticed():
@@ -128,6 +129,12 @@ def test_another_format_is_refused_with_both_names(monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"'tinyevo-99'.*'tinyevo-1'"):
         loads(data)
+
+
+def test_what_is_not_plain_data_is_refused_when_it_is_saved(tmp_path):
+    with pytest.raises(AttributeError, match="set"):
+        save({"config": {1, 2}}, tmp_path / "state.pt")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_missing_file_says_so(tmp_path):

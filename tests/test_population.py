@@ -55,7 +55,7 @@ def test_a_population_of_nobody_is_refused(size):
 
 
 def test_spaces_that_td3_cannot_handle_are_refused():
-    with pytest.raises(ValueError, match="one-dimensional Box"):
+    with pytest.raises(ValueError, match="vectors"):
         create_population(2, OBSERVATIONS, Discrete(2))
 
 
@@ -66,7 +66,7 @@ def test_the_table_has_a_line_for_each_member_with_all_that_evolution_decides():
     child = population[1]
     child.id, child.parent_id, child.mutation, child.fitness = 17, 0, "learn_step 1 -> 2", [1.0, -99.9]
     child.set_hp(lr_actor=2.5e-4, batch_size=77, learn_step=2)
-    heads, first, second = population_table(population, elite_id=0).splitlines()
+    heads, first, second = population_table(population).splitlines()
     expected = (
         ("id from mutation fitness mean5 train steps hidden act lr a lr c batch ls", heads),
         ("* 0 - none 50.0 30.0 -12.3 123456 8x8 relu 1.0e-04 1.0e-03 128 1", first),
@@ -80,4 +80,4 @@ def test_the_table_has_a_line_for_each_member_with_all_that_evolution_decides():
 
 def test_the_table_shows_a_population_that_was_never_evaluated():
     line = population_table(create(1)).splitlines()[1]
-    assert line.split()[3:6] == ["nan", "nan", "nan"]
+    assert line.split()[-10:-7] == ["nan", "nan", "nan"]

@@ -430,13 +430,13 @@ def test_a_hyper_parameter_that_makes_no_sense_is_refused_by_name(wrong):
 
 @pytest.mark.parametrize("space", [Discrete(4), Box(-np.inf, np.inf, (2,)), Box(0, np.inf, (2,)), Box(-1, 1, (2, 2))])
 def test_an_action_space_without_finite_bounds_is_refused(space):
-    with pytest.raises(ValueError, match=r"actions with finite bounds|one-dimensional Box"):
+    with pytest.raises(ValueError, match="finite bounds"):
         TD3(OBSERVATIONS, space)
 
 
 @pytest.mark.parametrize("space", [Discrete(4), Box(0, 255, (8, 8, 3), np.uint8)])
 def test_observations_that_are_no_vectors_are_refused(space):
-    with pytest.raises(ValueError, match="one-dimensional Box"):
+    with pytest.raises(ValueError, match="vectors"):
         TD3(space, ACTIONS)
 
 

@@ -42,7 +42,7 @@ def setup(config=TINY, size=3, hp=SMALL, capacity=None):
     return population, ReplayBuffer(capacity or config.memory_size, *spaces)
 
 
-def run(config=TINY, size=3, executor=None, on_generation=None, mutations=None, **arguments):
+def run(config=TINY, size=3, executor=None, on_generation=lambda result: None, mutations=None, **arguments):
     population, memory = setup(config, size, **arguments)
     space = {"learn_step": RLParameter(1, 4, int), "lr_actor": RLParameter(1e-4, 1e-2)}
     mutations = mutations or Mutations(hp_space=space, node_bounds=(4, 16), node_steps=(2,))
@@ -245,7 +245,7 @@ def test_two_worker_processes_give_the_same_bits_as_none():
 
 
 def test_any_executor_will_do():
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(2) as pool:
         threaded, _ = run(executor=pool)
     assert text(threaded) == text(run()[0])
 
@@ -289,23 +289,20 @@ def test_train_leaves_the_first_population_as_it_was():
 # Sharing, selecting, stopping
 
 
-def test_transitions_are_merged_step_by_step_and_member_by_member():
+def test_transitions_are_merged_step_by_step_and_member_by_member(monkeypatch):
     seen = []
-    original = module._fly_generation
+    original = module.run_tasks
 
     def spy(*arguments):
-        members, records = original(*arguments)
-        seen.append(records)
-        return members, records
+        results = original(*arguments)
+        seen.append([flight for _, flight in results])
+        return results
 
-    module._fly_generation = spy
-    try:
-        _, memory = run(replace(TINY, max_steps=30))
-    finally:
-        module._fly_generation = original
+    monkeypatch.setattr(module, "run_tasks", spy)
+    _, memory = run(replace(TINY, max_steps=30))
     merged = memory.latest(90)
-    for slot, records in enumerate(seen[0]):
-        assert np.array_equal(merged[slot::3], records)
+    for slot, flight in enumerate(seen[0]):
+        assert np.array_equal(merged[slot::3], flight)
 
 
 def test_a_full_memory_forgets_all_members_evenly():

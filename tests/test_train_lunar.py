@@ -126,10 +126,10 @@ def test_flags_win_over_quick_and_folders_are_numbered_on(tmp_path):
     "arguments, words",
     [
         (["--env", "LunarLanderContinuous-v2"], "v3"),
-        (["--env", "LunarLander-v3"], "one-dimensional Box"),
+        (["--env", "LunarLander-v3"], "finite bounds"),
         (["--env", "Nonsense-v0"], "Nonsense"),
         (["--env", "nonsense:Nonsense-v0"], "nonsense"),
-        (["--env", "probes:Buttons-v0"], "one-dimensional Box"),
+        (["--env", "probes:Buttons-v0"], "finite bounds"),
         (["--env", ""], "--env"),
         (["--device", "cuda:99"], "--device cuda:99 is not available"),
         (["--device", "toaster"], "--device toaster is not available"),

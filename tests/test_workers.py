@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 import torch
 
-from tinyevo.workers import report_steps, worker_pool
+from tinyevo.workers import report_steps, run_tasks, worker_pool
 
 
 def running(pid):
@@ -36,12 +38,38 @@ def test_workers_are_other_processes_with_one_thread_each_and_report_to_the_pool
         assert pool.submit(os.getpid).result() != os.getpid()
 
 
+def test_tasks_run_in_order_here_or_anywhere_and_their_steps_are_told():
+    tasks = [(0.3, 1), (0.0, 2), (0.1, 3)]
+    with worker_pool(2) as own, ThreadPoolExecutor(2) as foreign:
+        for executor, told in ((None, 6), (own, 6), (foreign, 30)):
+            seen = []
+            assert run_tasks(work, tasks, executor, 10, seen.append) == [1, 2, 3]
+            assert sum(seen) == told
+
+
+def test_what_a_task_raises_is_raised():
+    with ThreadPoolExecutor(2) as executor:
+        for where in (None, executor):
+            with pytest.raises(ZeroDivisionError):
+                run_tasks(fail, [(), ()], where, 1, lambda steps: None)
+
+
+def work(seconds, steps, on_steps):
+    time.sleep(seconds)
+    on_steps(steps)
+    return steps
+
+
+def fail(on_steps):
+    raise ZeroDivisionError
+
+
 def test_without_a_pool_nobody_is_told():
     report_steps(5)
 
 
 def test_the_pool_ends_its_workers_even_in_the_middle_of_their_work():
-    with worker_pool(1) as pool:
+    with worker_pool(2) as pool:
         pid = pool.submit(os.getpid).result()
         pool.submit(time.sleep, 60)
         began = time.monotonic()

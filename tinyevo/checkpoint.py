@@ -19,25 +19,19 @@ import torch
 
 FORMAT = "tinyevo-1"
 DIGEST_SIZE = hashlib.sha256().digest_size
-TENSOR = "$tensor"  # {TENSOR: name} stands in the JSON for the tensor of that name
+TENSOR = "$tensor"  # in the JSON, {TENSOR: name} stands for the tensor of that name
 
 
 def dumps(state):
-    """Encode a nesting of dicts (with string keys), lists, numbers, strings, None and CPU tensors as bytes."""
+    """Encode a nesting of dicts (with string keys), lists, numbers, strings, None and tensors as bytes."""
     tensors = {}
 
-    def plain(value, name):
-        if isinstance(value, torch.Tensor):
-            tensors[name] = value
-            return {TENSOR: name}
-        if isinstance(value, dict):
-            return {key: plain(item, f"{name}.{key}" if name else key) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(item, f"{name}.{index}") for index, item in enumerate(value)]
-        return value
+    def placeholder(tensor):
+        tensors[f"{len(tensors)}"] = tensor.detach().cpu()
+        return {TENSOR: f"{len(tensors) - 1}"}
 
+    text = json.dumps({"format": FORMAT, "state": state}, default=placeholder)
     archive = io.BytesIO()
-    text = json.dumps({"format": FORMAT, "state": plain(state, "")})
     torch.save({"json": text, "tensors": tensors}, archive)
     return archive.getvalue() + hashlib.sha256(archive.getvalue()).digest()
 
@@ -51,18 +45,14 @@ def loads(data):
     if hashlib.sha256(archive).digest() != digest:
         raise ValueError("it is damaged, or not a tinyevo checkpoint")
     content = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
-    outline = json.loads(content["json"])
+
+    def tensor_or_dict(item):
+        return content["tensors"][item[TENSOR]] if TENSOR in item else item
+
+    outline = json.loads(content["json"], object_hook=tensor_or_dict)
     if outline["format"] != FORMAT:
         raise ValueError(f"its format is {outline['format']!r}, this version of tinyevo reads {FORMAT!r}")
-
-    def restored(value):
-        if isinstance(value, dict):
-            if TENSOR in value:
-                return content["tensors"][value[TENSOR]]
-            return {key: restored(item) for key, item in value.items()}
-        return [restored(item) for item in value] if isinstance(value, list) else value
-
-    return restored(outline["state"])
+    return outline["state"]
 
 
 def save(state, path):

@@ -48,7 +48,7 @@ class RLParameter:
     def _moved(self, value, factor):
         new = value * factor
         if self.dtype is int:
-            # Rounding may undo the step (1 * 1.2 is 1 again) and then no draw would ever leave 1: move by one at least.
+            # Rounding may undo the step (1 * 1.25 is 1 again), and then no draw would ever leave 1.
             new = max(round(new), value + 1) if factor > 1 else min(round(new), value - 1)
         return self.dtype(min(max(new, self.min), self.max))
 
@@ -104,7 +104,7 @@ class Mutations:
     def _mutate(self, agent, rng):
         """Draw kinds until one applies; returns what it did, in words."""
         kinds = {
-            self._mutate_nothing: self.no_mutation,
+            lambda agent, rng: "none": self.no_mutation,
             self._mutate_architecture: self.architecture,
             self._mutate_parameters: self.parameters,
             self._mutate_activation: self.activation,
@@ -117,15 +117,11 @@ class Mutations:
             del kinds[mutate]
         return "none"
 
-    def _mutate_nothing(self, agent, rng):
-        return "none"
-
     def _mutate_architecture(self, agent, rng):
         """One edit for all the agent's networks, so that they stay alike; or None if every size is at its bound."""
         old = next(iter(agent.networks.values())).config.hidden_size
-        layer_edits, node_edits = self._layer_edits(old), self._node_edits(old, int(rng.choice(self.node_steps)))
-        preferred = layer_edits if rng.random() < self.new_layer_prob else node_edits
-        edits = preferred or layer_edits or node_edits
+        depth, width = self._edits(old, int(rng.choice(self.node_steps)))
+        edits = (depth if rng.random() < self.new_layer_prob else width) or depth or width
         if not edits:
             return None
         name, *arguments = edits[rng.integers(len(edits))]
@@ -135,19 +131,14 @@ class Mutations:
         new = next(iter(edited.values())).config.hidden_size
         return f"architecture {'x'.join(map(str, old))} -> {'x'.join(map(str, new))}"
 
-    def _layer_edits(self, hidden_size):
-        """The edits of depth that stay in bounds."""
-        fewest, most = self.layer_bounds
-        edits = [("add_layer",)] if len(hidden_size) < most else []
-        return edits + ([("remove_layer",)] if len(hidden_size) > fewest else [])
-
-    def _node_edits(self, hidden_size, n):
-        """The edits of width by `n` nodes, or by as many as the bounds allow, as (name, layer, nodes)."""
-        fewest, most = self.node_bounds
-        edits = []
-        for layer, width in enumerate(hidden_size):
-            edits += [("add_nodes", layer, min(n, most - width)), ("remove_nodes", layer, min(n, width - fewest))]
-        return [edit for edit in edits if edit[2] > 0]
+    def _edits(self, hidden_size, n):
+        """The edits that stay in bounds: of depth, and of width by `n` nodes or by as many as there is room for."""
+        (shallowest, deepest), (narrowest, widest) = self.layer_bounds, self.node_bounds
+        depth = [("add_layer",)] * (len(hidden_size) < deepest) + [("remove_layer",)] * (len(hidden_size) > shallowest)
+        width = []
+        for layer, nodes in enumerate(hidden_size):
+            width += [("add_nodes", layer, min(n, widest - nodes)), ("remove_nodes", layer, min(n, nodes - narrowest))]
+        return depth, [edit for edit in width if edit[2] > 0]
 
     @torch.no_grad()
     def _mutate_parameters(self, agent, rng):

@@ -51,15 +51,16 @@ LINE = "{:1} {:>4} {:>4} {:<30} {:>7} {:>7} {:>7} {:>8} {:>11} {:>5} {:>7} {:>7}
 HEADS = ("", "id", "from", "mutation", "fitness", "mean5", "train", "steps", "hidden", "act")
 
 
-def population_table(population, elite_id=None):
-    """The population as text, one line per member; the elite's line is marked with a star.
+def population_table(population):
+    """The population as text, one line per member; the fittest is marked with a star.
 
     "from" is the parent, "mean5" the mean of the last five fitnesses of the member's lineage, "train" the mean return
     of its training episodes, "lr a" and "lr c" the learning rates of actor and critics, "ls" the `learn_step`.
     """
     lines = [LINE.format(*HEADS, "lr a", "lr c", "batch", "ls")]
+    best = max(population, key=lambda agent: agent.fitness[-1:])
     for agent in population:
-        star, parent = "*" if agent.id == elite_id else "", "-" if agent.parent_id is None else agent.parent_id
+        star, parent = "*" if agent is best else "", "-" if agent.parent_id is None else agent.parent_id
         recent = agent.fitness[-5:] or [math.nan]
         returns = [f"{value:.1f}" for value in (recent[-1], np.mean(recent), agent.train_return)]
         network = [agent.steps, "x".join(map(str, agent.hidden_size)), agent.activation]

@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 from torch.nn import functional as F
+from torch.optim import Adam
 
 from tinyevo import checkpoint
 from tinyevo.networks import EvolvableMLP
-
-RECORD = ("id", "parent_id", "mutation", "fitness", "train_return", "steps", "updates")  # an agent's life so far
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,7 @@ class HyperParams:
             value, whole = getattr(self, field.name), field.type is int
             least, most = (1, math.inf) if whole else (0, 1 if field.name in ("gamma", "tau") else math.inf)
             if type(value) not in (int, field.type) or not least <= value <= most or value == math.inf:
-                kind = "whole number" if whole else "number"
-                raise ValueError(f"{field.name} must be a finite {kind} from {least} to {most}, not {value!r}")
+                raise ValueError(f"{field.name} must be {field.type.__name__} from {least} to {most}, not {value!r}")
 
 
 class TD3:
@@ -60,6 +58,7 @@ class TD3:
 
     Attributes:
         networks, targets, optimizers: dicts with the keys "actor" and "critic"; the critic is an ensemble of two.
+        hidden_size, activation: nodes of the hidden layers and name of their activation, alike in all networks.
         id, parent_id: of this agent and of the one it descends from (None in the first generation).
         mutation: what set it apart from its parent, in words.
         fitness: one mean evaluation return per generation of its lineage.
@@ -79,18 +78,16 @@ class TD3:
         device="cpu",
         generator=None,
     ):
-        for space in (observation_space, action_space):
-            if not isinstance(space, Box) or len(space.shape) != 1:
-                raise ValueError(f"TD3 needs vectors (a one-dimensional Box) to observe and to act, not {space}")
-        if not action_space.is_bounded():
-            raise ValueError(f"TD3 needs actions with finite bounds, not {action_space}")
         self.observation_space, self.action_space = observation_space, action_space
+        vectors = all(isinstance(space, Box) and len(space.shape) == 1 for space in (observation_space, action_space))
+        if not vectors or not action_space.is_bounded():
+            raise ValueError(f"TD3 needs vectors, actions with finite bounds, not {observation_space}, {action_space}")
         self.hp, self.device = hp, torch.device(device)
         self.id, self.parent_id, self.mutation = 0, None, "none"
         self.fitness, self.train_return, self.steps, self.updates = [], math.nan, 0, 0
 
-        low, high = (torch.as_tensor(edge, dtype=torch.float32) for edge in (action_space.low, action_space.high))
-        self.low, self.high = low.to(self.device), high.to(self.device)  # (act_dim,)
+        edges = np.stack([action_space.low, action_space.high]).astype(np.float32)
+        self.low, self.high = torch.as_tensor(edges, device=self.device)  # (act_dim,) each
         self.half_range, self.middle = (self.high - self.low) / 2, (self.high + self.low) / 2
 
         obs_dim, act_dim = observation_space.shape[0], action_space.shape[0]
@@ -101,23 +98,13 @@ class TD3:
             critic=EvolvableMLP(obs_dim + act_dim, 1, ensemble_size=2, **shape),
         )
 
-    @property
-    def hidden_size(self):
-        """Nodes of each hidden layer, alike in all its networks."""
-        return self.networks["actor"].config.hidden_size
-
-    @property
-    def activation(self):
-        """Name of the hidden activation, alike in all its networks."""
-        return self.networks["actor"].config.activation
-
     def set_networks(self, **networks):
         """Replace networks by name; these get a fresh target copy and a fresh optimiser, the others keep theirs."""
         for name, network in networks.items():
             self.networks[name] = network.to(self.device)
             self.targets[name] = copy.deepcopy(network).requires_grad_(False)
-            learning_rate = getattr(self.hp, f"lr_{name}")
-            self.optimizers[name] = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
+            self.optimizers[name] = Adam(network.parameters(), lr=getattr(self.hp, f"lr_{name}"), fused=True)
+            self.hidden_size, self.activation = network.config.hidden_size, network.config.activation
 
     def set_hp(self, **changes):
         """Put new hyper-parameters in force, by name. Networks and the optimisers' moments stay as they are."""
@@ -192,15 +179,16 @@ class TD3:
 
     def clone(self):
         """An agent that is equal in everything, counters and optimiser moments included, and shares nothing."""
-        return TD3.from_state(self.state(), self.device)
+        return copy.deepcopy(self)
 
     def state(self):
         """Everything that makes this agent, copied as plain data to the CPU; `TD3.from_state` is the way back."""
         boxes = (self.observation_space, self.action_space)
+        names = ("id", "parent_id", "mutation", "fitness", "train_return", "steps", "updates")
         state = {
-            "spaces": [{"low": torch.tensor(box.low), "high": torch.tensor(box.high)} for box in boxes],
+            "spaces": [[torch.tensor(box.low), torch.tensor(box.high)] for box in boxes],
             "hp": asdict(self.hp),
-            "record": {name: getattr(self, name) for name in RECORD},
+            "record": {name: getattr(self, name) for name in names},
             "networks": {},
         }
         for name, network in self.networks.items():
@@ -212,11 +200,15 @@ class TD3:
             }
         return checkpoint.loads(checkpoint.dumps(state))  # a copy, and proof that a file can hold it
 
+    def __reduce__(self):
+        # Copied and sent to other processes as bytes, because torch would share tensors with them.
+        return _from_bytes, (checkpoint.dumps(self.state()), str(self.device))
+
     @classmethod
     def from_state(cls, state, device="cpu"):
         """The agent that `state` describes, on any device; it shares nothing with `state`."""
         state = copy.deepcopy(state)
-        edges = [(space["low"].numpy(), space["high"].numpy()) for space in state["spaces"]]
+        edges = [(low.numpy(), high.numpy()) for low, high in state["spaces"]]
         boxes = [Box(low, high, dtype=low.dtype) for low, high in edges]
         agent = cls(*boxes, HyperParams(**state["hp"]), device=device, generator=torch.Generator())
         for name, saved in state["networks"].items():
@@ -225,8 +217,7 @@ class TD3:
             agent.set_networks(**{name: network})
             agent.targets[name].load_state_dict(saved["target"])
             optimizer = agent.optimizers[name]
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": dict(enumerate(saved["moments"])), "param_groups": groups})
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(enumerate(saved["moments"]))})
         for name, value in state["record"].items():
             setattr(agent, name, value)
         return agent
@@ -243,3 +234,7 @@ class TD3:
             return cls.from_state(state, device)
         except (KeyError, TypeError) as error:
             raise ValueError(f"cannot load {path}: it is a checkpoint, but not of one agent") from error
+
+
+def _from_bytes(data, device):
+    return TD3.from_state(checkpoint.loads(data), device)

@@ -8,7 +8,7 @@ run anywhere and in any order without changing a bit of the result.
 
 Mirrors the tutorial's sections "Creating the environment" and "Training and saving an agent".
 Leaves out: asynchronous evolution, and learning while other members fly.
-Needs: td3.py, networks.py, checkpoint.py, population.py, noise.py, evaluate.py, workers.py.
+Needs: population.py, td3.py, networks.py, checkpoint.py, noise.py, evaluate.py, workers.py.
 """
 
 import copy
@@ -23,11 +23,9 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tqdm import tqdm
 
-from tinyevo import checkpoint
 from tinyevo.evaluate import evaluate
 from tinyevo.noise import GaussianNoise, OrnsteinUhlenbeckNoise
 from tinyevo.population import member_row
-from tinyevo.td3 import TD3
 from tinyevo.workers import run_tasks
 
 # What a derived seed is for; no two purposes ever share randomness.
@@ -73,13 +71,17 @@ class TrainConfig:
         sequence = np.random.SeedSequence(self.seed, spawn_key=(generation, slot, purpose))
         return int(sequence.generate_state(1)[0])
 
+    def derived_rng(self, purpose, generation):
+        """A generator with that seed."""
+        return np.random.default_rng(self.derived_seed(purpose, generation))
+
 
 @dataclass
 class TrainResult:
     """What a run has brought so far."""
 
     population: list  # as evaluated in the last generation
-    elite: TD3 | None = None  # the best confirmed agent
+    elite: object = None  # the best confirmed agent
     confirmed: float = -math.inf  # its mean return over the episodes that confirmed it
     fitnesses: list = field(default_factory=list)  # one list per generation, in the members' order
     history: list = field(default_factory=list)  # one dict per member and generation
@@ -148,7 +150,7 @@ def train_member(agent, memory, config, seed, on_steps=lambda steps: None):
     return agent, memory.latest(steps)
 
 
-def train(population, memory, tournament, mutations, config, executor=None, on_generation=None):
+def train(population, memory, tournament, mutations, config, executor=None, on_generation=lambda result: None):
     """Evolve a population until its best confirmed agent reaches `config.target`, or for `config.max_steps`.
 
     Args:
@@ -165,21 +167,18 @@ def train(population, memory, tournament, mutations, config, executor=None, on_g
     result = TrainResult(population)
     max_steps = config.max_steps // config.num_envs * config.num_envs
     evo_steps = config.evo_steps // config.num_envs * config.num_envs
+    offspring = population
     with tqdm(total=max_steps * len(population), unit=" steps", unit_scale=True, disable=None) as bar:
-        offspring = population
         for generation in range(math.ceil(max_steps / evo_steps)):
-            # Let the children differ. The first generation has no parents to differ from.
-            if generation > 0:
-                rng = np.random.default_rng(config.derived_seed(MUTATE, generation))
-                offspring = mutations.mutation(offspring, rng)
-
-            # Let everybody fly, learn and be evaluated.
+            # Let everybody fly, learn and be evaluated, on a seed each and all on the same episodes.
             part = replace(config, evo_steps=min(evo_steps, max_steps - generation * evo_steps))
-            members, flights = _fly_generation(offspring, memory, part, generation, executor, bar)
+            seeds = [config.derived_seed(TRAIN, generation, slot) for slot in range(len(offspring))]
+            evaluation = config.derived_seed(EVALUATE, generation)
+            tasks = [(agent, memory, part, seed, evaluation) for agent, seed in zip(offspring, seeds)]
+            members, flights = zip(*run_tasks(_fly_member, tasks, executor, part.evo_steps, bar.update))
 
             # Find the best, and select the parents of the next generation.
-            rng = np.random.default_rng(config.derived_seed(SELECT, generation))
-            elite, offspring = tournament.select(members, rng)
+            elite, offspring = tournament.select(members, config.derived_rng(SELECT, generation))
 
             # Share what they experienced, interleaved step by step; but not the NaN actions of one that diverged.
             flights = [flight for agent, flight in zip(members, flights) if math.isfinite(agent.fitness[-1])]
@@ -192,16 +191,19 @@ def train(population, memory, tournament, mutations, config, executor=None, on_g
                 if mean > result.confirmed:
                     result.elite, result.confirmed = elite, float(mean)
 
-            result.population = members
+            # Tell what happened.
+            result.population = list(members)
             result.fitnesses.append([agent.fitness[-1] for agent in members])
-            result.history += [
-                {"generation": generation, **member_row(agent), "elite": agent.id == elite.id} for agent in members
-            ]
+            for agent in members:
+                row = {"generation": generation, **member_row(agent), "elite": agent.id == elite.id}
+                result.history.append(row)
             bar.set_postfix(best=f"{result.confirmed:.0f}")
-            if on_generation:
-                on_generation(result)
+            on_generation(result)
             if result.confirmed >= config.target:
                 break
+
+            # Let the children differ from their parents.
+            offspring = mutations.mutation(offspring, config.derived_rng(MUTATE, generation))
     return result
 
 
@@ -212,24 +214,13 @@ def _make_noise(agent, config):
     return OrnsteinUhlenbeckNoise(*shape, config.noise_mean, agent.hp.expl_noise, config.noise_theta, config.noise_dt)
 
 
-def _fly_generation(members, memory, config, generation, executor, bar):
-    """Train and evaluate all members; returns them and the records of their transitions, in order."""
-    evaluation_seed = config.derived_seed(EVALUATE, generation)  # the same episodes for everybody
-    tasks = []
-    for slot, agent in enumerate(members):
-        seed = config.derived_seed(TRAIN, generation, slot)
-        tasks.append((checkpoint.dumps(agent.state()), agent.device, memory, config, seed, evaluation_seed))
-    data, flights = zip(*run_tasks(_fly_member, tasks, executor, config.evo_steps, bar.update))
-    return [TD3.from_state(checkpoint.loads(one), agent.device) for one, agent in zip(data, members)], flights
-
-
-def _fly_member(data, device, memory, config, seed, evaluation_seed, on_steps):
-    """One member's generation, from bytes to bytes: tensors sent to another process would be shared, not copied."""
-    agent = TD3.from_state(checkpoint.loads(data), device)
-    agent, records = train_member(agent, copy.deepcopy(memory), config, seed, on_steps)
+def _fly_member(agent, memory, config, seed, evaluation_seed, on_steps):
+    """One member's generation, on copies of its own: train it, evaluate it."""
+    agent, memory = copy.deepcopy((agent, memory))
+    agent, flight = train_member(agent, memory, config, seed, on_steps)
     returns = evaluate(agent, config.env_id, config.eval_episodes, evaluation_seed, config.eval_steps)
     agent.fitness.append(float(returns.mean()) if agent.is_finite() else -math.inf)
-    return checkpoint.dumps(agent.state()), records
+    return agent, flight
 
 
 def _warn_of_short_slices(config):
