@@ -208,8 +208,7 @@ class TD3:
     def from_state(cls, state, device="cpu"):
         """The agent that `state` describes, on any device; it shares nothing with `state`."""
         state = copy.deepcopy(state)
-        edges = [(low.numpy(), high.numpy()) for low, high in state["spaces"]]
-        boxes = [Box(low, high, dtype=low.dtype) for low, high in edges]
+        boxes = [Box(low.numpy(), high.numpy(), dtype=low.numpy().dtype) for low, high in state["spaces"]]
         agent = cls(*boxes, HyperParams(**state["hp"]), device=device, generator=torch.Generator())
         for name, saved in state["networks"].items():
             network = EvolvableMLP(**saved["config"], generator=torch.Generator())
