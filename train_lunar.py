@@ -7,6 +7,7 @@ import argparse
 import csv
 import json
 import os
+import textwrap
 import warnings
 from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
@@ -186,13 +187,15 @@ def main():
 
     settings = {"config": asdict(config), "hyper-parameters": asdict(HP), "network": NETWORK}
     settings |= {"tournament": asdict(tournament), "mutations": asdict(MUTATIONS)}
-    text = json.dumps(settings, indent=2, default=lambda dtype: dtype.__name__)
-    (out / "config.json").write_text(text + "\n")
-    print(text.replace('"', "").replace(",\n", "\n"))
-    print(f"device {device}, workers {workers}, output in {out}", flush=True)
+    settings = json.dumps(settings, indent=2, default=lambda dtype: dtype.__name__)
+    (out / "config.json").write_text(settings + "\n")
+    for title, group in json.loads(settings).items():
+        text = ", ".join(f"{name} {value}" for name, value in group.items())
+        print(textwrap.fill(f"{title}: {text}", 120, subsequent_indent="    "))
+    print(f"device: {device}, workers: {workers}, output: {out}", flush=True)
 
     def report(result):
-        tqdm.write(f"\ngeneration {len(result.fitnesses)}\n{population_table(result.population)}")
+        tqdm.write(f"\ngeneration {len(result.fitnesses) - 1}\n{population_table(result.population)}")
         tqdm.write(f"best confirmed: agent {result.elite.id}, mean return {result.confirmed:.1f}")
         result.elite.save_checkpoint(out / "elite.pt")
         write_history(out / "history.csv", result.history)

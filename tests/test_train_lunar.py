@@ -74,7 +74,7 @@ def test_the_settings_are_printed_and_written(quick):
     for group in settings.values():
         for name in group:
             assert name in done.stdout
-    assert "device cpu" in done.stdout and "runs/001" in done.stdout
+    assert "device: cpu" in done.stdout and "runs/001" in done.stdout
 
 
 def test_a_table_for_each_generation_has_a_line_for_each_member(quick):
@@ -82,7 +82,7 @@ def test_a_table_for_each_generation_has_a_line_for_each_member(quick):
     tables = re.findall(
         r"generation (\d+)\n.*?id +from +mutation.*\n((?:.*\n){4})best confirmed: agent \d+", done.stdout
     )
-    assert [number for number, _ in tables] == ["1", "2", "3"]
+    assert [number for number, _ in tables] == ["0", "1", "2"]
     assert all(sum(line.startswith("*") for line in lines.splitlines()) == 1 for _, lines in tables)
 
 
