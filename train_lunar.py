@@ -7,9 +7,10 @@ import argparse
 import csv
 import json
 import os
+import sys
 import textwrap
 import warnings
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -52,7 +53,7 @@ HP = HyperParams(
     batch_size=256,  # larger than the usual 128: it lands after fewer steps
     learn_step=2,  # an update costs ten times as much as a step: fly more, learn less
     gamma=0.99,
-    tau=0.01,
+    tau=0.01,  # twice the usual 0.005, because the targets move half as often with learn_step 2
     policy_freq=2,
     policy_noise=0.2,
     noise_clip=0.5,
@@ -67,6 +68,15 @@ MUTATIONS = Mutations(
     activation=0.2,
     rl_hp=0.2,
     mutation_sd=0.1,
+    mutated_share=0.1,
+    super_prob=0.05,
+    super_sd=10.0,
+    reset_prob=0.05,
+    layer_bounds=(1, 3),
+    node_bounds=(16, 256),
+    node_steps=(16, 32, 64),
+    activations=("relu", "elu", "gelu", "tanh"),
+    mutate_elite=False,
     hp_space={
         "lr_actor": RLParameter(min=1e-4, max=1e-2),
         "lr_critic": RLParameter(min=1e-4, max=1e-2),
@@ -82,14 +92,14 @@ class OneLineParser(argparse.ArgumentParser):
     """An argument parser that answers a mistake in one line, with exit status 2."""
 
     def error(self, message):
-        """Say what was wrong; how it is right is a `--help` away."""
+        """Say what was wrong."""
         self.exit(2, f"{self.prog}: {' '.join(message.split())}\n")
 
 
 def number(text):
-    """Read a number; 1e6 is a whole one."""
+    """Read a number; 1e6 is a whole number too."""
     value = float(text)
-    return int(value) if value.is_integer() else value
+    return int(text) if text.isdecimal() else int(value) if value.is_integer() else value
 
 
 def parse_arguments():
@@ -114,13 +124,17 @@ def parse_arguments():
     return parser, vars(parser.parse_args())
 
 
-def find_spaces(env_id):
-    """The observation and the action space of an environment."""
+def find_spaces(env_id, gif):
+    """The observation and the action space of an environment that exists and, for a GIF, can be rendered."""
     try:
-        with warnings.catch_warnings(action="ignore"), closing(gym.make(env_id)) as env:  # errors say it all
-            return env.observation_space, env.action_space
+        with warnings.catch_warnings(action="ignore"):  # a deprecated version is an error besides
+            env = gym.make(env_id)
     except (gym.error.Error, ImportError) as error:
         raise ValueError(f"--env {env_id}: {error}") from error
+    env.close()
+    if gif and "rgb_array" not in env.metadata["render_modes"]:
+        raise ValueError(f"--env {env_id} cannot be rendered: add --no-gif")
+    return env.observation_space, env.action_space
 
 
 def find_device(name):
@@ -136,6 +150,7 @@ def make_folder(path):
     if path is None:
         taken = [int(old.name) for old in Path("runs").glob("*") if old.name.isdecimal()]
         path = Path("runs", f"{max(taken, default=0) + 1:03d}")
+        path.mkdir(parents=True)  # an error if another run was faster
     path.mkdir(parents=True, exist_ok=True)
     if any(path.iterdir()):
         raise ValueError(f"--out {path} is not empty, and a run is never overwritten: name a new folder")
@@ -152,17 +167,18 @@ def write_history(path, history):
 
 def finish(result, config, out, gif):
     """Fly the best agent where it never flew, and draw the pictures."""
-    seed = config.derived_seed(SCORE)
-    returns = evaluate(result.elite, config.env_id, config.confirm_episodes, seed, config.eval_steps)
-    print(f"\nthe best confirmed agent, number {result.elite.id}, in {len(returns)} fresh episodes (seed {seed}):")
+    flight = {"episodes": config.confirm_episodes, "seed": config.derived_seed(SCORE), "max_steps": config.eval_steps}
+    returns = evaluate(result.elite, config.env_id, **flight)
+    print(f"\nthe best confirmed agent ({result.elite.id}, after {result.elite.steps} steps) in fresh episodes:")
+    print(f"evaluate(agent, {config.env_id!r}, {', '.join(f'{name}={value}' for name, value in flight.items())})")
     print(f"mean return {returns.mean():.2f} +- {returns.std():.2f}, from {returns.min():.1f} to {returns.max():.1f}")
-    if gif:
-        returns = record_gif(result.elite, config.env_id, out / "lander.gif", seed=config.derived_seed(RENDER))
-        print(f"returns of the {len(returns)} rendered episodes: {', '.join(f'{value:.1f}' for value in returns)}")
     try:
         plot_evolution(result.history, out / "evolution.png")
     except ImportError as error:
         print(f"no evolution.png: {error}")
+    if gif:
+        returns = record_gif(result.elite, config.env_id, out / "lander.gif", seed=config.derived_seed(RENDER))
+        print(f"returns of the {len(returns)} rendered episodes: {', '.join(f'{value:.1f}' for value in returns)}")
     print("wrote", *sorted(out.iterdir()))
 
 
@@ -170,16 +186,18 @@ def main():
     """Check what was asked for, train, and show what came of it."""
     parser, args = parse_arguments()
     torch.set_num_threads(1)  # small networks: a second thread costs more than it brings
+    sys.stdout.reconfigure(line_buffering=True)  # show each table at once, through a pipe too
+    gif = "no_gif" not in args
     size = args.get("population_size", TOURNAMENT.population_size)
     changes = (QUICK if "quick" in args else {}) | args
     try:
         config = replace(CONFIG, **{name: value for name, value in changes.items() if hasattr(CONFIG, name)})
         tournament = replace(TOURNAMENT, population_size=size)
         device = find_device(args.get("device", "cpu"))
-        workers = args.get("workers", 1 if device.type == "cuda" else min(size, os.cpu_count()))
+        workers = args.get("workers", 1 if device.type == "cuda" else min(size, os.cpu_count() or 1))
         if type(workers) is not int or workers < 1:
             raise ValueError(f"--workers must be a whole number of at least 1, not {workers}")
-        spaces = find_spaces(config.env_id)
+        spaces = find_spaces(config.env_id, gif)
         population = create_population(size, *spaces, HP, config.seed, device=device, **NETWORK)
         out = make_folder(args.get("out"))
     except (ValueError, OSError) as error:
@@ -192,19 +210,20 @@ def main():
     for title, group in json.loads(settings).items():
         text = ", ".join(f"{name} {value}" for name, value in group.items())
         print(textwrap.fill(f"{title}: {text}", 120, subsequent_indent="    "))
-    print(f"device: {device}, workers: {workers}, output: {out}", flush=True)
+    print(f"device: {device}, workers: {workers}, output: {out}")
 
     def report(result):
-        tqdm.write(f"\ngeneration {len(result.fitnesses) - 1}\n{population_table(result.population)}")
-        tqdm.write(f"best confirmed: agent {result.elite.id}, mean return {result.confirmed:.1f}")
         result.elite.save_checkpoint(out / "elite.pt")
         write_history(out / "history.csv", result.history)
+        best = f"agent {result.elite.id} after {result.elite.steps} steps, mean return {result.confirmed:.1f}"
+        table = population_table(result.population)
+        tqdm.write(f"\ngeneration {len(result.fitnesses) - 1}\n{table}\nbest confirmed: {best}")
 
     memory = ReplayBuffer(config.memory_size, *spaces, device)
     try:
         with worker_pool(workers) if workers > 1 else nullcontext() as pool:
             result = train(population, memory, tournament, MUTATIONS, config, pool, report)
-        finish(result, config, out, gif="no_gif" not in args)
+        finish(result, config, out, gif)
     except KeyboardInterrupt:
         parser.exit(130, f"\nstopped; what was written by then is in {out}\n")
 

@@ -35,10 +35,14 @@ def imports(path):
     """The modules of the package that a file imports."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "tinyevo":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tinyevo."):
-            found.add(node.module.removeprefix("tinyevo."))
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[2] for alias in node.names if alias.name.startswith("tinyevo")}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            if node.module == "tinyevo":
+                found |= {alias.name for alias in node.names}
+            elif node.module.startswith("tinyevo."):
+                found.add(node.module.removeprefix("tinyevo."))
     return found
 
 
@@ -72,6 +76,10 @@ def test_the_modules_import_each_other_as_drawn_and_in_no_other_way():
     assert {name: imports(path) for name, path in MODULES.items()} == ARROWS
 
 
+def test_no_blank_is_left_in_the_readme():
+    assert not re.findall(r"@[A-Z]+@", (ROOT / "README.md").read_text())
+
+
 def test_nothing_is_re_exported():
     assert code_lines((ROOT / "tinyevo" / "__init__.py").read_text()) == 0
 
@@ -81,10 +89,10 @@ def test_no_module_is_longer_than_150_lines_of_code(name):
     assert code_lines(MODULES[name].read_text()) <= 150
 
 
-def test_all_of_it_is_less_than_1050_lines_of_code():
-    # A round 1,000 would cost the settings their lines of their own on the script's first screen.
+def test_all_of_it_is_less_than_1100_lines_of_code():
+    # Some 80 of them are settings, one to a line on the script's first screen: a round 1,000 would cost that.
     files = [*MODULES.values(), ROOT / "train_lunar.py"]
-    assert sum(code_lines(path.read_text()) for path in files) < 1050
+    assert sum(code_lines(path.read_text()) for path in files) < 1100
 
 
 @pytest.mark.parametrize("name", MODULES)

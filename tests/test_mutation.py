@@ -90,7 +90,7 @@ def test_a_number_stays_in_its_bounds_keeps_its_type_and_always_moves(name):
     seen = set()
     for _ in range(10_000):
         new = spec.mutate(value, rng)
-        assert spec.min <= new <= spec.max and type(new) is spec.dtype and new != value
+        assert spec.min <= new <= spec.max and type(new) is spec.dtype and not math.isclose(new, value)
         value = new
         seen.add(value)
     assert {spec.min, spec.max} <= seen, "a bound is out of reach"
@@ -112,6 +112,7 @@ def test_integers_are_rounded_and_move_by_one_at_least():
     spec = RLParameter(1, 512, int)
     assert {spec.mutate(128, rng) for _ in range(50)} == {102, 160}  # 102.4 and 160
     assert {spec.mutate(2, rng) for _ in range(50)} == {1, 3}  # 1.6 and 2.5 both round to 2
+    assert {spec.mutate(3, rng) for _ in range(50)} == {2, 4}  # 2.4 and 3.75
     assert spec.mutate(1, rng) == 2
 
 
@@ -131,6 +132,20 @@ def test_at_a_bound_a_number_goes_the_other_way_and_near_it_is_clipped():
     assert {RLParameter(10, 100).mutate(10.0, rng) for _ in range(20)} == {12.5}
     assert {RLParameter(10, 100).mutate(90.0, rng) for _ in range(20)} == {72.0, 100.0}
     assert RLParameter(3, 3, int).mutate(3, rng) == 3
+
+
+def test_rounding_errors_are_no_moves():
+    spec, rng = RLParameter(1e-4, 1e-2), np.random.default_rng(0)
+    assert {spec.mutate(1e-4 * (1 + 1e-15), rng) for _ in range(20)} == {1e-4 * (1 + 1e-15) * 1.25}
+
+
+@pytest.mark.parametrize(
+    "name, text", [("batch_size", "batch_size 8 -> 10"), ("lr_actor", "lr_actor 0.0001 -> 0.000125")]
+)
+def test_the_record_of_a_number_to_the_digit(name, text):
+    agent = make_agent()
+    agent.set_hp(**{name: HP_SPACE[name].min})
+    assert mutated(only("rl_hp", hp_space={name: HP_SPACE[name]}), agent).mutation == text
 
 
 def test_a_mutation_moves_one_hyper_parameter_and_says_which_way():
@@ -296,6 +311,12 @@ def test_the_number_of_nodes_is_one_of_the_steps_in_any_layer():
     assert seen == {(8 + n, 8) for n in (-3, -2, 2, 3)} | {(8, 8 + n) for n in (-3, -2, 2, 3)}
 
 
+def test_a_bound_is_reached_even_if_it_is_one_node_away():
+    edges = {"node_bounds": (7, 9), "new_layer_prob": 0}
+    seen = {mutated(only("architecture", **edges), make_agent(), seed).hidden_size for seed in range(40)}
+    assert seen == {(7, 8), (9, 8), (8, 7), (8, 9)}
+
+
 @pytest.mark.parametrize("new_layer_prob", [0.0, 1.0])
 def test_an_edit_that_is_at_its_bound_gives_way_to_one_that_is_not(new_layer_prob):
     stuck = {"layer_bounds": (2, 2)} if new_layer_prob else {"node_bounds": (8, 8)}
@@ -326,8 +347,11 @@ def test_only_weight_matrices_of_the_policy_change():
     assert_whole(updated(agent))
 
 
-def test_the_record_tells_how_many_weights_changed():
+@pytest.mark.parametrize("grown", [False, True])
+def test_the_record_tells_how_many_weights_changed(grown):
     agent = make_agent()
+    if grown:  # relative noise cannot move the zeros of an identity layer
+        agent.set_networks(**{name: network.add_layer() for name, network in agent.networks.items()})
     before = copy.deepcopy(agent.networks["actor"])
     text = mutated(only("parameters"), agent).mutation
     touched = sum(int((a != b).sum()) for a, b in zip(before.weights, agent.networks["actor"].weights))
@@ -386,10 +410,10 @@ def test_the_bands_have_their_shares():
 
 
 def test_no_noise_and_no_bands_is_the_identity():
-    agent = make_agent()
-    before = flat(agent.networks["actor"].state_dict())
-    mutated(only("parameters", mutation_sd=0, super_prob=0, reset_prob=0), agent)
-    assert flat(agent.networks["actor"].state_dict()) == before
+    agent = learn(make_agent())
+    before = agent.clone()
+    assert mutated(only("parameters", mutation_sd=0, super_prob=0, reset_prob=0), agent).mutation == "none"
+    assert same(agent, before)
 
 
 # Activation

@@ -223,6 +223,11 @@ def test_a_new_layer_applies_the_activation_a_second_time(activation):
     torch.testing.assert_close(deeper(inputs()), expected)
 
 
+def test_a_new_layer_is_as_wide_as_the_last_one():
+    assert make((4, 5, 6)).add_layer().config.hidden_size == (4, 5, 6, 6)
+    assert make((4,)).add_layer().config.hidden_size == (4, 4)
+
+
 @ENSEMBLES
 def test_a_new_layer_keeps_all_old_weights_and_is_the_identity(ensemble_size):
     network = make(ensemble_size=ensemble_size)
@@ -242,15 +247,19 @@ def test_removing_a_layer_undoes_adding_one(ensemble_size):
     assert all(torch.equal(new, old) for new, old in zip(back.parameters(), network.parameters()))
 
 
-@pytest.mark.parametrize("sizes, kept", [((5, 7), 5), ((7, 5), 5), ((6, 6), 6)])
-def test_removing_a_layer_lets_the_output_read_the_one_before_by_index(sizes, kept):
+@pytest.mark.parametrize("sizes", [(5, 7), (7, 5), (6, 6), (3, 7, 5), (9, 5, 7)])
+def test_removing_a_layer_lets_the_output_read_the_one_before_by_index(sizes):
     network = make(sizes)
     shallower = network.remove_layer()
-    assert shallower.config.hidden_size == sizes[:1]
-    assert torch.equal(shallower.weights[0], network.weights[0]) and torch.equal(shallower.biases[0], network.biases[0])
-    assert torch.equal(shallower.biases[1], network.biases[2])
-    assert torch.equal(shallower.weights[1][:, :kept], network.weights[2][:, :kept])
-    assert not shallower.weights[1][:, kept:].any()
+    assert shallower.config.hidden_size == sizes[:-1]
+    for layer in range(len(sizes) - 1):
+        assert torch.equal(shallower.weights[layer], network.weights[layer])
+        assert torch.equal(shallower.biases[layer], network.biases[layer])
+    assert torch.equal(shallower.biases[-1], network.biases[-1])
+    kept = min(sizes[-2:])
+    assert shallower.weights[-1].shape == (1, sizes[-2], 2)
+    assert torch.equal(shallower.weights[-1][:, :kept], network.weights[-1][:, :kept])
+    assert not shallower.weights[-1][:, kept:].any()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import gymnasium as gym
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from tinyevo import render
 from tinyevo.evaluate import evaluate
@@ -88,17 +89,34 @@ def test_the_parent_of_a_row_is_one_generation_earlier_and_of_the_elite_it_is_it
     assert [(parent["generation"], parent["id"]) for parent in parents] == [(0, 1), (0, 0), (1, 2), (1, 2)]
 
 
-def titles(history, path, monkeypatch):
-    """The titles of the panels that are drawn."""
-    seen = []
-    draw = render._plot_number
-    monkeypatch.setattr(render, "_plot_number", lambda axes, name, *rest: (seen.append(name), draw(axes, name, *rest)))
+def drawn(history, path, monkeypatch):
+    """The figure that is drawn."""
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
     plot_evolution(history, path)
-    return seen
+    return figures[0]
 
 
 def test_only_the_hyper_parameters_that_evolution_moved_are_drawn(tmp_path, monkeypatch):
-    assert titles(HISTORY, tmp_path / "evolution.png", monkeypatch) == ["fitness", "hidden nodes", "learn_step"]
+    axes = drawn(HISTORY, tmp_path / "evolution.png", monkeypatch).axes
+    labels = [panel.get_ylabel() for panel in axes]
+    assert labels == ["fitness", "", "hidden nodes", "learn_step", "fitness"]  # "" is the tree, the last the colours
+
+
+def test_the_tree_has_an_edge_for_each_birth_coloured_by_its_mutation_and_the_line_of_descent(tmp_path, monkeypatch):
+    tree = drawn(HISTORY, tmp_path / "evolution.png", monkeypatch).axes[1]
+    places = {0: {0: -1, 1: 0}, 1: {1: -1, 2: 0}, 2: {2: -1, 3: 0}}  # by generation and id: the fittest on top
+    lines = {tuple(map(tuple, line.get_xydata().tolist())): line.get_color() for line in tree.lines}
+    edges = {
+        ((0, places[0][1]), (1, places[1][1])): render.KINDS["elite"],
+        ((0, places[0][0]), (1, places[1][2])): render.KINDS["architecture"],
+        ((1, places[1][2]), (2, places[2][2])): render.KINDS["elite"],
+        ((1, places[1][2]), (2, places[2][3])): render.KINDS["hyper-parameter"],
+    }
+    assert edges.items() <= lines.items()
+    assert lines[((0, -1), (1, 0), (2, 0))] == render.DESCENT["color"]
+    texts = {text.get_text() for text in tree.texts}
+    assert {"architecture\n64x64 -> 64x96", "learn_step\n1 -> 2", "0", "1", "2", "3"} == texts
 
 
 @pytest.mark.parametrize("history", [HISTORY, HISTORY[:2]])

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from common import ACTIONS, OBSERVATIONS, flat, learn, make_agent, make_batch, s
 from gymnasium.spaces import Box, Discrete
 
 from tinyevo import checkpoint
-from tinyevo.buffer import Batch
+from tinyevo.buffer import Batch, ReplayBuffer
 from tinyevo.networks import EvolvableMLP
 from tinyevo.td3 import TD3, HyperParams
 
@@ -298,6 +299,15 @@ def test_training_one_of_a_pair_moves_no_other(trained):
     assert not same(agent, clone)
 
 
+class Own(TD3):
+    """What an exercise might make of it."""
+
+
+def test_a_clone_of_a_subclass_is_one():
+    agent = Own(OBSERVATIONS, ACTIONS, generator=torch.Generator())
+    assert type(agent.clone()) is Own and type(pickle.loads(pickle.dumps(agent))) is Own
+
+
 def test_the_next_updates_of_a_clone_equal_its_parents():
     agent = learn(make_agent())
     clone = agent.clone()
@@ -343,6 +353,22 @@ def test_a_state_keeps_the_spaces(dtype):
     back = TD3.from_state(checkpoint.loads(checkpoint.dumps(agent.state())))
     assert (back.observation_space, back.action_space) == spaces
     assert back.action_space.dtype == dtype == back.get_action(np.zeros(2)).dtype
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.uint8])
+def test_an_agent_learns_from_observations_of_any_type_and_acts_in_its_box(dtype):
+    box = Box(np.array([-0.1, 0.1]), np.array([0.1, 0.3]), dtype=np.float64)  # no float32 numbers
+    observations = Box(0, 200, (2,), dtype)
+    agent = TD3(observations, box, HyperParams(batch_size=4, policy_freq=1), generator=torch.Generator())
+    memory = ReplayBuffer(10, observations, box)
+    obs = np.arange(20).reshape(10, 2)
+    memory.add(obs, np.tile([0.0, 0.2], (10, 1)), np.ones(10), obs, np.arange(10) % 2)
+    for _ in range(4):
+        agent.learn(memory.sample(4, np.random.default_rng(0)))
+    assert agent.is_finite()
+    for value in (-50.0, 50.0):
+        constant(agent.networks["actor"], value)
+        assert box.contains(agent.get_action(obs[0])), "rounding stepped over an edge"
 
 
 def test_a_checkpoint_brings_the_agent_back(tmp_path):
@@ -428,7 +454,16 @@ def test_a_hyper_parameter_that_makes_no_sense_is_refused_by_name(wrong):
         make_agent().set_hp(**wrong)
 
 
-@pytest.mark.parametrize("space", [Discrete(4), Box(-np.inf, np.inf, (2,)), Box(0, np.inf, (2,)), Box(-1, 1, (2, 2))])
+@pytest.mark.parametrize(
+    "space",
+    [
+        Discrete(4),
+        Box(-np.inf, np.inf, (2,)),
+        Box(0, np.inf, (2,)),
+        Box(-1, 1, (2, 2)),
+        Box(-100, 127, (2,), np.int8),
+    ],
+)
 def test_an_action_space_without_finite_bounds_is_refused(space):
     with pytest.raises(ValueError, match="finite bounds"):
         TD3(OBSERVATIONS, space)

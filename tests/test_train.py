@@ -295,14 +295,14 @@ def test_transitions_are_merged_step_by_step_and_member_by_member(monkeypatch):
 
     def spy(*arguments):
         results = original(*arguments)
-        seen.append([flight for _, flight in results])
+        seen.append([records for _, records in results])
         return results
 
     monkeypatch.setattr(module, "run_tasks", spy)
     _, memory = run(replace(TINY, max_steps=30))
     merged = memory.latest(90)
-    for slot, flight in enumerate(seen[0]):
-        assert np.array_equal(merged[slot::3], flight)
+    for slot, records in enumerate(seen[0]):
+        assert np.array_equal(merged[slot::3], records)
 
 
 def test_a_full_memory_forgets_all_members_evenly():
@@ -469,6 +469,7 @@ def test_a_slice_too_short_for_an_episode_is_warned_of():
         {"eval_steps": 1.5},
         {"noise": "pink"},
         {"noise_dt": "1"},
+        {"noise_dt": -1.0},
         {"target": math.nan},
     ],
 )

@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -88,10 +89,10 @@ def test_a_table_for_each_generation_has_a_line_for_each_member(quick):
 
 def test_the_saved_agent_flies_the_printed_seed_to_the_printed_return(quick):
     folder, done = quick
-    episodes, seed = map(int, re.search(r"in (\d+) fresh episodes \(seed (\d+)\)", done.stdout).groups())
+    call = re.search(r"^evaluate\(agent, .*\)$", done.stdout, re.M)[0]
     mean, deviation = re.search(r"mean return (\S+) \+- ([\d.]+), from", done.stdout).groups()
     agent = TD3.load_checkpoint(folder / "runs/001/elite.pt")
-    returns = evaluate(agent, "LunarLanderContinuous-v3", episodes, seed, max_steps=250)
+    returns = eval(call, {"evaluate": evaluate, "agent": agent})
     assert f"{returns.mean():.2f}" == mean and f"{returns.std():.2f}" == deviation
 
 
@@ -112,6 +113,48 @@ def test_the_number_of_workers_does_not_change_a_bit(tmp_path):
     assert len((tmp_path / "1" / "history.csv").read_text().splitlines()) == 1 + 3 * 3
 
 
+def test_each_generation_is_shown_at_once_through_a_pipe_and_ctrl_c_ends_it_cleanly(tmp_path):
+    paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    arguments = ["--env", "probes:Counting-v0", "--no-gif", "--evo-steps", "80", "--workers", "2", "--out", "run"]
+    script = subprocess.Popen(
+        [sys.executable, str(ROOT / "train_lunar.py"), *arguments],
+        cwd=tmp_path,
+        env=os.environ | paths,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for line in script.stdout:
+        if line.startswith("best confirmed"):
+            break
+    os.killpg(script.pid, signal.SIGINT)  # as a terminal sends it: to the workers too
+    _, errors = script.communicate(timeout=20)
+    assert script.returncode == 130
+    assert errors.strip() == "stopped; what was written by then is in run"
+    assert TD3.load_checkpoint(tmp_path / "run" / "elite.pt").steps >= 80
+    with pytest.raises(ProcessLookupError):
+        os.killpg(script.pid, 0)
+
+
+def test_two_runs_never_share_a_numbered_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT))
+    make_folder = importlib.import_module("train_lunar").make_folder
+    assert [make_folder(None).name for _ in range(3)] == ["001", "002", "003"]
+    monkeypatch.setattr(Path, "glob", lambda *arguments: [])  # another run takes 001 right after we looked
+    with pytest.raises(FileExistsError):
+        make_folder(None)
+
+
+def test_a_seed_is_read_to_the_last_digit(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    number = importlib.import_module("train_lunar").number
+    assert number("9007199254740993") == 9007199254740993
+    assert number("1e6") == 1_000_000 and type(number("1e6")) is int
+    assert number("1.5") == 1.5
+
+
 def test_flags_win_over_quick_and_folders_are_numbered_on(tmp_path):
     (tmp_path / "runs" / "007").mkdir(parents=True)
     done = run(tmp_path, *SMALL, "--env", "probes:Aim-v0", "--num-envs", "4", "--seed", "5", "--target=-1e6")
@@ -129,8 +172,9 @@ def test_flags_win_over_quick_and_folders_are_numbered_on(tmp_path):
         (["--env", "LunarLander-v3"], "finite bounds"),
         (["--env", "Nonsense-v0"], "Nonsense"),
         (["--env", "nonsense:Nonsense-v0"], "nonsense"),
-        (["--env", "probes:Buttons-v0"], "finite bounds"),
+        (["--no-gif", "--env", "probes:Buttons-v0"], "finite bounds"),
         (["--env", ""], "--env"),
+        (["--env", "probes:Aim-v0"], "cannot be rendered: add --no-gif"),
         (["--device", "cuda:99"], "--device cuda:99 is not available"),
         (["--device", "toaster"], "--device toaster is not available"),
         (["--seed", "-1"], "seed must be a whole number of at least 0, not -1"),

@@ -1,5 +1,6 @@
 """Worker processes: they report, and they end with their pool and with their parent."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 import torch
 
 from tinyevo.workers import report_steps, run_tasks, worker_pool
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
 
 
 def running(pid):
@@ -47,6 +50,16 @@ def test_tasks_run_in_order_here_or_anywhere_and_their_steps_are_told():
             assert sum(seen) == told
 
 
+def test_a_pool_ends_no_other_process():
+    bystander = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(30,))
+    bystander.start()
+    with worker_pool(2) as pool:
+        pool.submit(os.getpid).result()
+    assert bystander.is_alive()
+    bystander.terminate()
+    bystander.join()
+
+
 def test_what_a_task_raises_is_raised():
     with ThreadPoolExecutor(2) as executor:
         for where in (None, executor):
@@ -68,6 +81,7 @@ def test_without_a_pool_nobody_is_told():
     report_steps(5)
 
 
+@needs_proc
 def test_the_pool_ends_its_workers_even_in_the_middle_of_their_work():
     with worker_pool(2) as pool:
         pid = pool.submit(os.getpid).result()
@@ -90,6 +104,7 @@ if __name__ == "__main__":
 """
 
 
+@needs_proc
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     (tmp_path / "parent.py").write_text(PARENT)
     parent = subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)

@@ -14,7 +14,7 @@ def evaluate(agent, env_id, episodes, seed, max_steps=None):
     """The returns of the greedy policy in `episodes` episodes: (episodes,).
 
     The episodes' starts follow from `seed` alone, so agents evaluated with one seed face the same tasks. `max_steps`
-    caps an episode's length; None leaves it to the environment.
+    takes the place of the environment's own limit of an episode's length.
     """
     seeds = np.random.SeedSequence(seed).generate_state(episodes).tolist()
     envs = [gym.make(env_id, max_episode_steps=max_steps) for _ in range(episodes)]

@@ -42,7 +42,7 @@ class RLParameter:
     def mutate(self, value, rng):
         """`value` times one of the factors, within the bounds; the same value only if it can move neither way."""
         moved = [self._moved(value, factor) for factor in (self.shrink_factor, self.grow_factor)]
-        moved = [new for new in moved if new != value] or [value]
+        moved = [new for new in moved if not math.isclose(new, value)] or [value]
         return moved[rng.integers(len(moved))]
 
     def _moved(self, value, factor):
@@ -103,18 +103,19 @@ class Mutations:
 
     def _mutate(self, agent, rng):
         """Draw kinds until one applies; returns what it did, in words."""
-        kinds = {
-            lambda agent, rng: "none": self.no_mutation,
-            self._mutate_architecture: self.architecture,
-            self._mutate_parameters: self.parameters,
-            self._mutate_activation: self.activation,
-            self._mutate_hp: self.rl_hp,
-        }
-        while (total := sum(kinds.values())) > 0:
-            mutate = rng.choice(list(kinds), p=[weight / total for weight in kinds.values()])
+        kinds = [
+            (self.no_mutation, lambda agent, rng: "none"),
+            (self.architecture, self._mutate_architecture),
+            (self.parameters, self._mutate_parameters),
+            (self.activation, self._mutate_activation),
+            (self.rl_hp, self._mutate_hp),
+        ]
+        kinds = [(weight, mutate) for weight, mutate in kinds if weight > 0]
+        while kinds:
+            total = sum(weight for weight, _ in kinds)
+            _, mutate = kinds.pop(rng.choice(len(kinds), p=[weight / total for weight, _ in kinds]))
             if what := mutate(agent, rng):
                 return what
-            del kinds[mutate]
         return "none"
 
     def _mutate_architecture(self, agent, rng):
@@ -124,8 +125,8 @@ class Mutations:
         edits = (depth if rng.random() < self.new_layer_prob else width) or depth or width
         if not edits:
             return None
-        name, *arguments = edits[rng.integers(len(edits))]
-        arguments += [rng] if arguments else []  # only the edits of nodes draw
+        name, *where = edits[rng.integers(len(edits))]
+        arguments = (*where, rng) if where else ()  # an edit of depth draws nothing
         edited = {key: getattr(network, name)(*arguments) for key, network in agent.networks.items()}
         agent.set_networks(**edited)
         new = next(iter(edited.values())).config.hidden_size
@@ -134,8 +135,11 @@ class Mutations:
     def _edits(self, hidden_size, n):
         """The edits that stay in bounds: of depth, and of width by `n` nodes or by as many as there is room for."""
         (shallowest, deepest), (narrowest, widest) = self.layer_bounds, self.node_bounds
-        depth = [("add_layer",)] * (len(hidden_size) < deepest) + [("remove_layer",)] * (len(hidden_size) > shallowest)
-        width = []
+        depth, width = [], []
+        if len(hidden_size) < deepest:
+            depth.append(("add_layer",))
+        if len(hidden_size) > shallowest:
+            depth.append(("remove_layer",))
         for layer, nodes in enumerate(hidden_size):
             width += [("add_nodes", layer, min(n, widest - nodes)), ("remove_nodes", layer, min(n, nodes - narrowest))]
         return depth, [edit for edit in width if edit[2] > 0]
@@ -145,7 +149,7 @@ class Mutations:
         """Noise on a random few entries of each of the policy's weight matrices; biases stay."""
         name, policy = next(iter(agent.networks.items()))
         policy = copy.deepcopy(policy)
-        touched = 0
+        changed = 0
         for weight in policy.weights:
             count = rng.integers(1, math.ceil(self.mutated_share * weight.numel()), endpoint=True)
             entries = torch.as_tensor(rng.choice(weight.numel(), size=count, replace=False), device=weight.device)
@@ -156,9 +160,11 @@ class Mutations:
             new = torch.where(band < self.super_prob + self.reset_prob, normal, new)
             new = torch.where(band < self.super_prob, old + self.super_sd * old.abs() * normal, new)
             weight.view(-1)[entries] = new
-            touched += int(count)
+            changed += int((new != old).sum())
+        if changed == 0:
+            return None
         agent.set_networks(**{name: policy})
-        return f"parameters {touched} weights"
+        return f"parameters {changed} weights"
 
     def _mutate_activation(self, agent, rng):
         """Another activation for all the agent's networks, their weights untouched."""
@@ -177,5 +183,5 @@ class Mutations:
             new = self.hp_space[name].mutate(old, rng)
             if new != old:
                 agent.set_hp(**{str(name): new})
-                return f"{name} {old:.2g} -> {new:.2g}" if isinstance(new, float) else f"{name} {old} -> {new}"
+                return f"{name} {old:.3g} -> {new:.3g}" if isinstance(new, float) else f"{name} {old} -> {new}"
         return None

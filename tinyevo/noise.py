@@ -42,8 +42,15 @@ class OrnsteinUhlenbeckNoise:
         """Move the walk of every environment by one step with a `numpy.random.Generator`: (num_envs, action_dim)."""
         pull = self.theta * (self.mean - self.x) * self.dt
         self.x = self.x + pull + self.sigma * self.dt**0.5 * rng.standard_normal(self.x.shape)
-        return self.x
+        return self.x.copy()
 
     def reset(self, mask):
         """Start again at the mean in the environments where `mask` (num_envs,) is true: their episode has ended."""
         self.x = np.where(np.asarray(mask)[:, None], self.mean, self.x)
+
+
+def make_noise(kind, num_envs, action_dim, mean, sigma, theta, dt):
+    """The noise of that kind, "gaussian" or "ou"; `theta` and `dt` are for the latter alone."""
+    if kind == "gaussian":
+        return GaussianNoise(num_envs, action_dim, mean, sigma)
+    return OrnsteinUhlenbeckNoise(num_envs, action_dim, mean, sigma, theta, dt)

@@ -47,8 +47,8 @@ def member_row(agent):
     }
 
 
-LINE = "{:1} {:>4} {:>4} {:<30} {:>7} {:>7} {:>7} {:>8} {:>11} {:>5} {:>7} {:>7} {:>5} {:>2}"
-HEADS = ("", "id", "from", "mutation", "fitness", "mean5", "train", "steps", "hidden", "act")
+LINE = "{:1} {:>4} {:>4} {:<39} {:>7} {:>7} {:>7} {:>8} {:>11} {:>5} {:>7} {:>7} {:>5} {:>2}"
+HEADS = ("", "id", "from", "mutation", "fitness", "mean5", "train", "steps", "hidden", "act", "lr a", "lr c", "batch")
 
 
 def population_table(population):
@@ -57,7 +57,7 @@ def population_table(population):
     "from" is the parent, "mean5" the mean of the last five fitnesses of the member's lineage, "train" the mean return
     of its training episodes, "lr a" and "lr c" the learning rates of actor and critics, "ls" the `learn_step`.
     """
-    lines = [LINE.format(*HEADS, "lr a", "lr c", "batch", "ls")]
+    lines = [LINE.format(*HEADS, "ls")]
     best = max(population, key=lambda agent: agent.fitness[-1:])
     for agent in population:
         star, parent = "*" if agent is best else "", "-" if agent.parent_id is None else agent.parent_id

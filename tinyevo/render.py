@@ -76,7 +76,8 @@ def plot_evolution(history, path):
     descent = [next(row for row in reversed(history) if row["elite"])]
     while descent[0]["generation"] > 0:
         descent.insert(0, _parent(descent[0], members))
-    numbers = list(history[0])[9:-1]  # the hyper-parameters, between the activation and the mark of the elite
+    columns = list(history[0])
+    numbers = columns[columns.index("activation") + 1 : columns.index("elite")]  # the hyper-parameters
     names = ["hidden nodes"] + [name for name in numbers if len({row[name] for row in history}) > 1]
 
     figure = Figure(figsize=(13, 12), layout="constrained")
@@ -105,7 +106,7 @@ def _plot_number(axes, name, history, births, descent):
         axes.plot(*zip(at(parent), at(child)), color="0.8", linewidth=1, zorder=1)
     axes.plot(*zip(*map(at, descent)), **DESCENT)
     axes.scatter(*zip(*map(at, history)), s=10, color="0.3", zorder=2)
-    axes.set_title({"fitness": "fitness of every member, by its environment steps"}.get(name, name))
+    axes.set(xlabel="environment steps of a member", ylabel=name)
     axes.grid(alpha=0.3)
 
 

@@ -80,7 +80,7 @@ class TD3:
     ):
         self.observation_space, self.action_space = observation_space, action_space
         vectors = all(isinstance(space, Box) and len(space.shape) == 1 for space in (observation_space, action_space))
-        if not vectors or not action_space.is_bounded():
+        if not vectors or action_space.dtype.kind != "f" or not action_space.is_bounded():
             raise ValueError(f"TD3 needs vectors, actions with finite bounds, not {observation_space}, {action_space}")
         self.hp, self.device = hp, torch.device(device)
         self.id, self.parent_id, self.mutation = 0, None, "none"
@@ -119,8 +119,8 @@ class TD3:
         Takes one observation (obs_dim,) or a batch (batch, obs_dim) and returns (act_dim,) or (batch, act_dim).
         """
         batch = torch.as_tensor(np.atleast_2d(obs), dtype=torch.float32, device=self.device)
-        action = self._policy(self.networks["actor"], batch).clamp(self.low, self.high)
-        action = action.cpu().numpy().astype(self.action_space.dtype)
+        action = self._policy(self.networks["actor"], batch).cpu().numpy().astype(self.action_space.dtype)
+        action = np.clip(action, self.action_space.low, self.action_space.high)  # rounding may step over an edge
         return action if np.ndim(obs) > 1 else action[0]
 
     def learn(self, batch, generator=None):
@@ -129,7 +129,7 @@ class TD3:
         `generator` is the `torch.Generator` (on the agent's device) of the smoothing noise; None uses the global one.
         Returns the losses as tensors, by network: "critic", and "actor" when it moved. The batch is not changed.
         """
-        obs, action, reward, next_obs, terminated = batch
+        obs, action, reward, next_obs, terminated = (tensor.float() for tensor in batch)
         actor, critic, hp = self.networks["actor"], self.networks["critic"], self.hp
         self.updates += 1
 
@@ -142,7 +142,7 @@ class TD3:
 
             # Believe the more pessimistic critic; nothing follows a termination.
             q1, q2 = self.targets["critic"](torch.cat([next_obs, next_action], -1))
-            target = reward + hp.gamma * ~terminated * torch.minimum(q1, q2)  # (batch, 1)
+            target = reward + hp.gamma * (1 - terminated) * torch.minimum(q1, q2)  # (batch, 1)
 
         # Move both critics towards the same target.
         q1, q2 = critic(torch.cat([obs, action], -1))  # (batch, 1) each
@@ -202,7 +202,7 @@ class TD3:
 
     def __reduce__(self):
         # Copied and sent to other processes as bytes, because torch would share tensors with them.
-        return _from_bytes, (checkpoint.dumps(self.state()), str(self.device))
+        return _from_bytes, (type(self), checkpoint.dumps(self.state()), str(self.device))
 
     @classmethod
     def from_state(cls, state, device="cpu"):
@@ -235,5 +235,5 @@ class TD3:
             raise ValueError(f"cannot load {path}: it is a checkpoint, but not of one agent") from error
 
 
-def _from_bytes(data, device):
-    return TD3.from_state(checkpoint.loads(data), device)
+def _from_bytes(cls, data, device):
+    return cls.from_state(checkpoint.loads(data), device)

@@ -24,7 +24,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tqdm import tqdm
 
 from tinyevo.evaluate import evaluate
-from tinyevo.noise import GaussianNoise, OrnsteinUhlenbeckNoise
+from tinyevo.noise import make_noise
 from tinyevo.population import member_row
 from tinyevo.workers import run_tasks
 
@@ -47,24 +47,27 @@ class TrainConfig:
     noise_mean: float = 0.0
     noise_theta: float = 0.15  # pull to the mean (ou)
     noise_dt: float = 1.0  # time of one step (ou)
-    train_episode_steps: int | None = None  # cap on a training episode; None leaves it to the environment
+    train_episode_steps: int | None = None  # limit of a training episode; None is the environment's own
     eval_episodes: int = 10  # episodes of which the fitness is the mean
-    eval_steps: int | None = None  # cap on an evaluation episode; None leaves it to the environment
+    eval_steps: int | None = None  # limit of an evaluation episode; None is the environment's own
     confirm_episodes: int = 100  # further episodes that a new best elite must fly
     target: float = 200.0  # confirmed mean return that ends the run
 
     def __post_init__(self):
         least = {"seed": 0, "learning_delay": 0, "evo_steps": self.num_envs, "max_steps": self.num_envs}
+        least |= {"noise_theta": 0, "noise_dt": 0}
         for setting in fields(self):
             name, kind, value = setting.name, setting.type, getattr(self, setting.name)
             if value is None and kind == int | None:
                 continue
             if kind in (int, int | None) and (type(value) is not int or value < least.get(name, 1)):
                 raise ValueError(f"{name} must be a whole number of at least {least.get(name, 1)}, not {value!r}")
-            if kind is float and (type(value) not in (int, float) or math.isnan(value)):
-                raise ValueError(f"{name} must be a number, not {value!r}")
+            if kind is float and (type(value) not in (int, float) or not value >= least.get(name, -math.inf)):
+                raise ValueError(f"{name} must be a number from {least.get(name, -math.inf)} on, not {value!r}")
         if self.noise not in ("ou", "gaussian"):
             raise ValueError(f"noise must be 'ou' or 'gaussian', not {self.noise!r}")
+        for name in ("max_steps", "evo_steps"):
+            object.__setattr__(self, name, getattr(self, name) // self.num_envs * self.num_envs)
 
     def derived_seed(self, purpose, generation=0, slot=0):
         """The seed of one use of randomness in this run, from 0 to 2**32 - 1."""
@@ -72,7 +75,7 @@ class TrainConfig:
         return int(sequence.generate_state(1)[0])
 
     def derived_rng(self, purpose, generation):
-        """A generator with that seed."""
+        """A `numpy.random.Generator` that begins at the seed of one use of randomness."""
         return np.random.default_rng(self.derived_seed(purpose, generation))
 
 
@@ -104,22 +107,22 @@ def successors(next_obs, infos):
 
 
 def train_member(agent, memory, config, seed, on_steps=lambda steps: None):
-    """Let an agent fly and learn for `config.evo_steps` steps; returns it and the records of its new transitions.
+    """Let an agent fly and learn for `config.evo_steps` steps; returns it and the records of its transitions, in order.
 
-    `memory` is the agent's own copy of the shared memory: its transitions are added to it as they come. `on_steps` is
-    called with the number of steps after each step of the environments.
+    `memory` is the agent's own copy of the shared memory: its transitions are added to it as they come, and those that
+    it cannot hold are not returned. `on_steps` is called with the number of steps after each step of the environments.
     """
     rng = np.random.default_rng(seed)
     generator = torch.Generator(agent.device).manual_seed(int(rng.integers(2**63)))
-    noise = _make_noise(agent, config)
+    sigma, theta, dt = agent.hp.expl_noise, config.noise_theta, config.noise_dt
     low, high = agent.action_space.low, agent.action_space.high
-    steps = config.evo_steps // config.num_envs * config.num_envs
+    noise = make_noise(config.noise, config.num_envs, len(low), config.noise_mean, sigma, theta, dt)
     credit = 0  # steps not yet paid for with updates
     running, finished = np.zeros(config.num_envs), []  # returns of episodes
 
     with closing(make_envs(config.env_id, config.num_envs, config.train_episode_steps)) as envs:
         obs, _ = envs.reset(seed=rng.integers(2**31, size=config.num_envs).tolist())
-        for _ in range(steps // config.num_envs):
+        for _ in range(config.evo_steps // config.num_envs):
             # Explore.
             delayed = memory.counter < config.learning_delay
             if delayed:
@@ -145,9 +148,9 @@ def train_member(agent, memory, config, seed, on_steps=lambda steps: None):
                 credit -= agent.hp.learn_step
             on_steps(config.num_envs)
 
-    agent.steps += steps
+    agent.steps += config.evo_steps
     agent.train_return = float(np.mean(finished)) if finished else math.nan
-    return agent, memory.latest(steps)
+    return agent, memory.latest(config.evo_steps)
 
 
 def train(population, memory, tournament, mutations, config, executor=None, on_generation=lambda result: None):
@@ -165,26 +168,25 @@ def train(population, memory, tournament, mutations, config, executor=None, on_g
     """
     _warn_of_short_slices(config)
     result = TrainResult(population)
-    max_steps = config.max_steps // config.num_envs * config.num_envs
-    evo_steps = config.evo_steps // config.num_envs * config.num_envs
     offspring = population
-    with tqdm(total=max_steps * len(population), unit=" steps", unit_scale=True, disable=None) as bar:
-        for generation in range(math.ceil(max_steps / evo_steps)):
-            # Let everybody fly, learn and be evaluated, on a seed each and all on the same episodes.
-            part = replace(config, evo_steps=min(evo_steps, max_steps - generation * evo_steps))
+    with tqdm(total=config.max_steps * len(population), unit=" steps", unit_scale=True, disable=None) as bar:
+        for generation in range(math.ceil(config.max_steps / config.evo_steps)):
+            # Let everybody fly and learn, on a seed each, and be evaluated, all on the same episodes.
+            steps = min(config.evo_steps, config.max_steps - generation * config.evo_steps)
+            settings = replace(config, evo_steps=steps), config.derived_seed(EVALUATE, generation)
             seeds = [config.derived_seed(TRAIN, generation, slot) for slot in range(len(offspring))]
-            evaluation = config.derived_seed(EVALUATE, generation)
-            tasks = [(agent, memory, part, seed, evaluation) for agent, seed in zip(offspring, seeds)]
-            members, flights = zip(*run_tasks(_fly_member, tasks, executor, part.evo_steps, bar.update))
+            tasks = [(agent, memory, seed, *settings) for agent, seed in zip(offspring, seeds)]
+            members, transitions = zip(*run_tasks(_fly_member, tasks, executor, steps, bar.update))
 
             # Find the best, and select the parents of the next generation.
             elite, offspring = tournament.select(members, config.derived_rng(SELECT, generation))
 
             # Share what they experienced, interleaved step by step; but not the NaN actions of one that diverged.
-            flights = [flight for agent, flight in zip(members, flights) if math.isfinite(agent.fitness[-1])]
-            memory.extend(np.stack(flights, axis=1).ravel())
+            sound = [records for agent, records in zip(members, transitions) if math.isfinite(agent.fitness[-1])]
+            memory.extend(np.stack(sound, axis=1).ravel())
 
             # Confirm the best on episodes that did not select it.
+            bar.set_postfix(fitness=f"{elite.fitness[-1]:.0f}", confirmed=f"{result.confirmed:.0f}")
             if elite.fitness[-1] > result.confirmed:
                 seed = config.derived_seed(CONFIRM, generation)
                 mean = evaluate(elite, config.env_id, config.confirm_episodes, seed, config.eval_steps).mean()
@@ -197,7 +199,6 @@ def train(population, memory, tournament, mutations, config, executor=None, on_g
             for agent in members:
                 row = {"generation": generation, **member_row(agent), "elite": agent.id == elite.id}
                 result.history.append(row)
-            bar.set_postfix(best=f"{result.confirmed:.0f}")
             on_generation(result)
             if result.confirmed >= config.target:
                 break
@@ -207,26 +208,18 @@ def train(population, memory, tournament, mutations, config, executor=None, on_g
     return result
 
 
-def _make_noise(agent, config):
-    shape = (config.num_envs, *agent.action_space.shape)
-    if config.noise == "gaussian":
-        return GaussianNoise(*shape, config.noise_mean, agent.hp.expl_noise)
-    return OrnsteinUhlenbeckNoise(*shape, config.noise_mean, agent.hp.expl_noise, config.noise_theta, config.noise_dt)
-
-
-def _fly_member(agent, memory, config, seed, evaluation_seed, on_steps):
+def _fly_member(agent, memory, seed, config, evaluation_seed, on_steps):
     """One member's generation, on copies of its own: train it, evaluate it."""
-    agent, memory = copy.deepcopy((agent, memory))
-    agent, flight = train_member(agent, memory, config, seed, on_steps)
+    agent, records = train_member(*copy.deepcopy((agent, memory)), config, seed, on_steps)
     returns = evaluate(agent, config.env_id, config.eval_episodes, evaluation_seed, config.eval_steps)
     agent.fitness.append(float(returns.mean()) if agent.is_finite() else -math.inf)
-    return agent, flight
+    return agent, records
 
 
 def _warn_of_short_slices(config):
     with closing(gym.make(config.env_id)) as env:
         limit = config.train_episode_steps or env.spec.max_episode_steps or 0
-    slice_steps = config.evo_steps // config.num_envs
-    if slice_steps < limit:
-        message = f"an environment flies {slice_steps} steps in a generation, but an episode may take {limit}:"
+    steps = min(config.evo_steps, config.max_steps) // config.num_envs
+    if steps < limit:
+        message = f"an environment flies {steps} steps in a generation, but an episode may take {limit}:"
         warnings.warn(f"{message} long ones are cut off; raise evo_steps or lower num_envs", stacklevel=3)

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 
 import torch
@@ -27,11 +27,12 @@ def worker_pool(workers):
     flown = context.Value("q", 0)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(flown,))
     pool.flown = flown
+    others = set(multiprocessing.active_children())
     try:
         yield pool
     finally:
-        for process in multiprocessing.active_children():
-            process.terminate()
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
         pool.shutdown(cancel_futures=True)
 
 
@@ -43,12 +44,14 @@ def run_tasks(function, tasks, executor, steps, on_steps):
     """
     if executor is None:
         return [function(*task, on_steps) for task in tasks]
-    futures = pending = [executor.submit(function, *task, report_steps) for task in tasks]
     counter = getattr(executor, "flown", None)
-    seen = begun = counter.value if counter else 0
+    seen = counter.value if counter else 0
+    futures = pending = [executor.submit(function, *task, report_steps) for task in tasks]
     while pending:
-        done, pending = wait(futures, timeout=0.5)
-        now = counter.value if counter else begun + len(done) * steps
+        done, pending = wait(futures, timeout=0.5, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()  # raises at once what the task raised
+        now = counter.value if counter else len(done) * steps
         on_steps(now - seen)
         seen = now
     return [future.result() for future in futures]
