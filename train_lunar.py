@@ -1,6 +1,6 @@
 """Evolve a population of TD3 agents until one of them lands: `python train_lunar.py`.
 
-Everything that you may want to change stands on this first screen; `tutorial.md` explains it.
+Everything that you may want to change stands on this first screen.
 """
 
 import argparse

@@ -126,8 +126,8 @@ class EvolvableMLP(nn.Module):
     def add_nodes(self, layer, n, rng):
         """`n` more nodes in hidden layer `layer`, with random incoming and zero outgoing weights.
 
-        They change no output, yet learn from the first update on: the gradient of an outgoing weight is the node's
-        activity, which is not zero. `rng` is the `numpy.random.Generator` of the incoming weights and biases.
+        They change no output, yet learn from the first update on: the gradient of an outgoing weight grows with the
+        node's activity, not with the weight. `rng` is the `numpy.random.Generator` of the incoming weights and biases.
         """
         config = self._resized(layer, n)
         weights, biases = list(self.weights), list(self.biases)

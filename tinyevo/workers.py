@@ -1,5 +1,6 @@
 """Processes that train the members of a generation side by side.
 
+Mirrors the tutorial's section "Going further".
 Leaves out: other machines. `train` takes any `concurrent.futures.Executor`, so a cluster is one argument.
 Needs: nothing else.
 """
