@@ -136,6 +136,12 @@ def test_after_an_edit_the_tensors_have_the_shapes_of_the_config_and_learn(edit,
     assert all(parameter.grad is not None for parameter in new.parameters())
 
 
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edit_stays_on_the_device_of_the_network(edit):
+    edited = EDITS[edit](make().to("meta"))  # "meta" is every machine's other device: shapes without numbers
+    assert {parameter.device.type for parameter in edited.parameters()} == {"meta"}
+
+
 @ENSEMBLES
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("layer", [0, 1])

@@ -143,8 +143,7 @@ class EvolvableMLP(nn.Module):
         """`n` nodes less in hidden layer `layer`, chosen by `rng`; the others keep their weights and their order."""
         config = self._resized(layer, -n)
         weights, biases = list(self.weights), list(self.biases)
-        keep = rng.permutation(self.config.hidden_size[layer])[n:]
-        keep = torch.as_tensor(sorted(keep), device=weights[layer].device)
+        keep = sorted(rng.permutation(self.config.hidden_size[layer])[n:].tolist())
         weights[layer], biases[layer] = weights[layer][:, :, keep], biases[layer][:, :, keep]
         weights[layer + 1] = weights[layer + 1][:, keep]
         return self._edited(config, weights, biases)
