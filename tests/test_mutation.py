@@ -140,12 +140,17 @@ def test_rounding_errors_are_no_moves():
 
 
 @pytest.mark.parametrize(
-    "name, text", [("batch_size", "batch_size 8 -> 10"), ("lr_actor", "lr_actor 0.0001 -> 0.000125")]
+    "name, spec, text",
+    [
+        ("batch_size", RLParameter(1000, 5000, int), "batch_size 1000 -> 1250"),
+        ("lr_actor", RLParameter(1e-4, 1e-2), "lr_actor 0.0001 -> 0.000125"),
+        ("lr_critic", RLParameter(1.25e-4, 1e-2), "lr_critic 0.000125 -> 0.000156"),
+    ],
 )
-def test_the_record_of_a_number_to_the_digit(name, text):
+def test_the_record_has_all_digits_of_an_integer_and_three_of_another_number(name, spec, text):
     agent = make_agent()
-    agent.set_hp(**{name: HP_SPACE[name].min})
-    assert mutated(only("rl_hp", hp_space={name: HP_SPACE[name]}), agent).mutation == text
+    agent.set_hp(**{name: spec.min})
+    assert mutated(only("rl_hp", hp_space={name: spec}), agent).mutation == text
 
 
 def test_a_mutation_moves_one_hyper_parameter_and_says_which_way():
