@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinyevo.noise import GaussianNoise, OrnsteinUhlenbeckNoise
+from tinyevo.noise import GaussianNoise, OrnsteinUhlenbeckNoise, make_noise
 
 
 def walk(noise, steps, seed=0):
@@ -76,3 +76,9 @@ def test_gaussian_noise_has_nothing_to_reset():
     noise = GaussianNoise(2, 1, 0.0, 0.3)
     noise.reset([True, False])
     assert np.array_equal(walk(noise, 3), walk(GaussianNoise(2, 1, 0.0, 0.3), 3))
+
+
+def test_noise_is_made_by_its_kind():
+    settings = (3, 2, 0.5, 0.1, 0.15, 1.0)
+    assert np.array_equal(walk(make_noise("gaussian", *settings), 5), walk(GaussianNoise(*settings[:4]), 5))
+    assert np.array_equal(walk(make_noise("ou", *settings), 5), walk(OrnsteinUhlenbeckNoise(*settings), 5))

@@ -1,11 +1,14 @@
 """A population: made from one seed, shown as one table."""
 
+import math
+from dataclasses import asdict
+
 import pytest
 import torch
 from common import ACTIONS, OBSERVATIONS, flat, same
 from gymnasium.spaces import Discrete
 
-from tinyevo.population import create_population, population_table
+from tinyevo.population import create_population, member_row, population_table
 from tinyevo.td3 import HyperParams
 
 
@@ -81,3 +84,13 @@ def test_the_table_has_a_line_for_each_member_with_all_that_evolution_decides():
 def test_the_table_shows_a_population_that_was_never_evaluated():
     line = population_table(create(1)).splitlines()[1]
     assert line.split()[-10:-7] == ["nan", "nan", "nan"]
+
+
+def test_a_row_names_the_lineage_the_returns_and_all_that_evolution_decides():
+    (agent,) = create(1, hidden_size=(6, 4), activation="elu")
+    assert math.isnan(member_row(agent)["fitness"]), "never evaluated"
+    agent.id, agent.parent_id, agent.mutation, agent.steps = 7, 3, "activation relu -> elu", 800
+    agent.fitness, agent.train_return = [1.0, 2.5], -4.0
+    row = {"id": 7, "parent_id": 3, "mutation": "activation relu -> elu", "fitness": 2.5, "train_return": -4.0}
+    row |= {"steps": 800, "hidden_size": "6x4", "activation": "elu", **asdict(agent.hp)}
+    assert member_row(agent) == row and list(member_row(agent)) == list(row)
