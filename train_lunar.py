@@ -1,6 +1,6 @@
 """Evolve a population of TD3 agents until one of them lands: `python train_lunar.py`.
 
-Everything that you may want to change stands on this first screen.
+Everything that you may want to change stands at the top of this file.
 """
 
 import argparse
@@ -85,7 +85,7 @@ MUTATIONS = Mutations(
     },
 )
 # `--quick` is the whole pipeline in about a minute: it learns and mutates, but does not land.
-QUICK = {"max_steps": 6_000, "evo_steps": 2_000, "train_episode_steps": 250, "eval_steps": 250, "confirm_episodes": 20}
+QUICK = {"max_steps": 4_800, "evo_steps": 1_600, "train_episode_steps": 200, "eval_steps": 200, "confirm_episodes": 20}
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -114,7 +114,13 @@ def parse_arguments():
         ("--num-envs", "num_envs", number, CONFIG.num_envs, "environments that a member flies side by side"),
         ("--max-steps", "max_steps", number, CONFIG.max_steps, "environment steps of a member in all"),
         ("--evo-steps", "evo_steps", number, CONFIG.evo_steps, "environment steps of a member in a generation"),
-        ("--target", "target", float, CONFIG.target, "confirmed mean return that ends the run"),
+        (
+            "--target",
+            "target",
+            float,
+            CONFIG.target,
+            "confirmed mean return that ends the run",
+        ),
         ("--out", "out", Path, "the next runs/NNN", "folder of this run, new or empty"),
     ):
         parser.add_argument(flag, dest=name, type=kind, metavar="X", help=f"{text} (default: {default})")
@@ -127,7 +133,7 @@ def parse_arguments():
 def find_spaces(env_id, gif):
     """The observation and the action space of an environment that exists and, for a GIF, can be rendered."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # a deprecated version is an error besides
+        with warnings.catch_warnings(action="ignore"):  # what it warns of before an error, the error says
             env = gym.make(env_id)
     except (gym.error.Error, ImportError) as error:
         raise ValueError(f"--env {env_id}: {error}") from error
@@ -140,7 +146,8 @@ def find_spaces(env_id, gif):
 def find_device(name):
     """The torch device of a name, if it is there."""
     try:
-        return torch.empty(1, device=name).device
+        torch.empty(1, device=name).cpu()  # there and back
+        return torch.device(name)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {name} is not available here: {str(error).splitlines()[0]}") from error
 
@@ -198,9 +205,11 @@ def main():
         if type(workers) is not int or workers < 1:
             raise ValueError(f"--workers must be a whole number of at least 1, not {workers}")
         spaces = find_spaces(config.env_id, gif)
+        for name, space in MUTATIONS.hp_space.items():  # no mutation may lead out of what HyperParams allows
+            replace(HP, **{name: space.dtype(space.min)}), replace(HP, **{name: space.dtype(space.max)})
         population = create_population(size, *spaces, HP, config.seed, device=device, **NETWORK)
         out = make_folder(args.get("out"))
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         parser.error(str(error))
 
     settings = {"config": asdict(config), "hyper-parameters": asdict(HP), "network": NETWORK}

@@ -532,3 +532,22 @@ def test_no_global_generator_is_read():
 def test_weights_that_are_no_weights_are_refused(wrong):
     with pytest.raises(ValueError, match="weights of the kinds of mutation"):
         Mutations(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"layer_bounds": (3, 1)},
+        {"layer_bounds": (0, 3)},
+        {"node_bounds": (256, 16)},
+        {"node_bounds": (0, 16)},
+        {"node_steps": ()},
+        {"node_steps": (0, 8)},
+        {"mutated_share": 0},
+        {"mutated_share": 1.5},
+    ],
+)
+def test_bounds_that_leave_no_choice_are_refused_by_name(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=name):
+        Mutations(**wrong)

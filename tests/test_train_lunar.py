@@ -15,6 +15,7 @@ import imageio.v3 as imageio
 import pytest
 
 from tinyevo.evaluate import evaluate
+from tinyevo.mutation import Mutations, RLParameter
 from tinyevo.td3 import TD3
 
 ROOT = Path(__file__).parent.parent
@@ -62,7 +63,7 @@ def test_quick_has_three_generations_with_learning_and_mutations(quick):
     folder, _ = quick
     rows = list(csv.DictReader((folder / "runs/001/history.csv").read_text().splitlines()))
     assert [int(row["generation"]) for row in rows] == [0] * 4 + [1] * 4 + [2] * 4
-    assert {row["steps"] for row in rows[-4:]} == {"6000"}
+    assert {row["steps"] for row in rows[-4:]} == {"4800"}
     assert any(row["mutation"] not in ("none", "elite") for row in rows)
     assert sum(row["elite"] == "True" for row in rows) == 3
     assert TD3.load_checkpoint(folder / "runs/001/elite.pt").updates > 500
@@ -71,7 +72,7 @@ def test_quick_has_three_generations_with_learning_and_mutations(quick):
 def test_the_settings_are_printed_and_written(quick):
     folder, done = quick
     settings = json.loads((folder / "runs/001/config.json").read_text())
-    assert settings["config"]["max_steps"] == 6000 and settings["config"]["seed"] == 0
+    assert settings["config"]["max_steps"] == 4800 and settings["config"]["seed"] == 0
     assert settings["tournament"]["population_size"] == 4
     for group in settings.values():
         for name in group:
@@ -171,7 +172,7 @@ def test_flags_win_over_quick_and_folders_are_numbered_on(tmp_path):
     done = run(tmp_path, *SMALL, "--env", "probes:Aim-v0", "--num-envs", "4", "--seed", "5", "--target=-1e6")
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "runs/008/config.json").read_text())["config"]
-    assert (config["max_steps"], config["num_envs"], config["seed"], config["eval_steps"]) == (240, 4, 5, 250)
+    assert (config["max_steps"], config["num_envs"], config["seed"], config["eval_steps"]) == (240, 4, 5, 200)
     assert len((tmp_path / "runs/008/history.csv").read_text().splitlines()) == 1 + 4, "the target ends the run"
     assert not (tmp_path / "runs/008/lander.gif").exists()
 
@@ -187,6 +188,7 @@ def test_flags_win_over_quick_and_folders_are_numbered_on(tmp_path):
         (["--env", ""], "--env"),
         (["--env", "probes:Aim-v0"], "cannot be rendered: add --no-gif"),
         (["--device", "cuda:99"], "--device cuda:99 is not available"),
+        (["--device", "meta"], "--device meta is not available"),
         (["--device", "toaster"], "--device toaster is not available"),
         (["--seed", "-1"], "seed must be a whole number of at least 0, not -1"),
         (["--seed", "1.5"], "seed must be a whole number of at least 0, not 1.5"),
@@ -216,6 +218,24 @@ def test_a_mistake_gets_one_line_exit_status_2_and_writes_nothing(tmp_path, monk
     assert captured.out == "" and len(captured.err.splitlines()) == 1 and words in captured.err
     assert sorted(os.listdir(tmp_path)) == ["file", "full"] and os.listdir(tmp_path / "full") == ["history.csv"]
     assert (tmp_path / "full" / "history.csv").read_text() == (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "name, space, words",
+    [
+        ("lr", RLParameter(1e-4, 1e-2), "'lr'"),
+        ("gamma", RLParameter(0.9, 1.5), "gamma must be"),
+        ("batch_size", RLParameter(8, 512), "batch_size must be"),
+    ],
+)
+def test_a_search_space_that_leads_nowhere_is_refused_at_once(tmp_path, monkeypatch, capsys, name, space, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT))
+    script = importlib.import_module("train_lunar")
+    monkeypatch.setattr(script, "MUTATIONS", Mutations(hp_space={name: space}))
+    with pytest.raises(SystemExit, match="2"):
+        call(monkeypatch)
+    assert words in capsys.readouterr().err and os.listdir(tmp_path) == []
 
 
 def test_a_mistake_ends_the_process_with_status_2_too(tmp_path):

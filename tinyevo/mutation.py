@@ -24,8 +24,8 @@ import torch
 class RLParameter:
     """The range of one evolvable hyper-parameter, and the two factors by which it moves.
 
-    `dtype` is int or float. The factors are each other's inverse: with 0.8 and 1.2 a walk would drift to its lower
-    bound, because one step down and one step up lose 4 %.
+    `dtype` is int or float. The default factors are each other's inverse: with 0.8 and 1.2 a walk would drift to its
+    lower bound, because one step down and one step up lose 4 %.
     """
 
     min: float
@@ -93,6 +93,11 @@ class Mutations:
         weights = (self.no_mutation, self.architecture, self.parameters, self.activation, self.rl_hp)
         if not all(0 <= weight < math.inf for weight in weights) or sum(weights) == 0:
             raise ValueError(f"the weights of the kinds of mutation must be at least 0 and not all 0, not {weights}")
+        (shallowest, deepest), (narrowest, widest) = self.layer_bounds, self.node_bounds
+        if not (1 <= shallowest <= deepest and 1 <= narrowest <= widest and min(self.node_steps, default=0) >= 1):
+            raise ValueError("layer_bounds and node_bounds must be ordered, and these and node_steps at least 1")
+        if not 0 < self.mutated_share <= 1:
+            raise ValueError(f"mutated_share must be above 0 and at most 1, not {self.mutated_share!r}")
 
     def mutation(self, population, rng):
         """Mutate the agents of `population` in place, drawing with the `numpy.random.Generator` `rng`; returns them."""

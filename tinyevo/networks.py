@@ -2,9 +2,9 @@
 
 Evolution needs networks that can grow, shrink and change their activation in the middle of training. Every edit here
 works on a copy: the surviving weights are the old ones bit for bit, new nodes read their input through random weights
-but feed nothing forward yet (zero outgoing weights), and a new layer is the identity. So growing does not change what
-a network computes at that moment; it only gives the next updates more to work with. The idea is that of Net2Net
-(Chen et al. 2016), used by SEARL (Franke et al. 2021) with plain random weights.
+but feed nothing forward yet (zero outgoing weights), and a new layer is the identity. So growing a ReLU network does
+not change what it computes at that moment; it only gives the next updates more to work with (`add_layer` says what
+happens to others). The idea is that of Net2Net (Chen et al. 2016); SEARL (Franke et al. 2021) draws random weights.
 
 Mirrors the tutorial's section "Creating a population of agents".
 Leaves out: convolutions, recurrence and normalisation layers (layer norm in the critic hurts on LunarLander).

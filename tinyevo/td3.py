@@ -174,7 +174,7 @@ class TD3:
         self.optimizers[name].step()
 
     def is_finite(self):
-        """Whether its weights are numbers. A NaN policy can look fit: LunarLander flies NaN as "engines off"."""
+        """Whether all its weights are finite. A NaN policy can look fit: LunarLander flies NaN as "engines off"."""
         return all(torch.isfinite(w).all().item() for network in self.networks.values() for w in network.parameters())
 
     def clone(self):

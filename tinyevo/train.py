@@ -50,7 +50,7 @@ class TrainConfig:
     train_episode_steps: int | None = None  # limit of a training episode; None is the environment's own
     eval_episodes: int = 10  # episodes of which the fitness is the mean
     eval_steps: int | None = None  # limit of an evaluation episode; None is the environment's own
-    confirm_episodes: int = 100  # further episodes that a new best elite must fly
+    confirm_episodes: int = 100  # further episodes that a new best elite must fly; as many give the final score
     target: float = 200.0  # confirmed mean return that ends the run
 
     def __post_init__(self):
@@ -186,7 +186,6 @@ def train(population, memory, tournament, mutations, config, executor=None, on_g
             memory.extend(np.stack(sound, axis=1).ravel())
 
             # Confirm the best on episodes that did not select it.
-            bar.set_postfix(fitness=f"{elite.fitness[-1]:.0f}", confirmed=f"{result.confirmed:.0f}")
             if elite.fitness[-1] > result.confirmed:
                 seed = config.derived_seed(CONFIRM, generation)
                 mean = evaluate(elite, config.env_id, config.confirm_episodes, seed, config.eval_steps).mean()
@@ -194,6 +193,7 @@ def train(population, memory, tournament, mutations, config, executor=None, on_g
                     result.elite, result.confirmed = elite, float(mean)
 
             # Tell what happened.
+            bar.set_postfix(fitness=f"{elite.fitness[-1]:.0f}", confirmed=f"{result.confirmed:.0f}")
             result.population = list(members)
             result.fitnesses.append([agent.fitness[-1] for agent in members])
             for agent in members:
