@@ -114,13 +114,7 @@ def parse_arguments():
         ("--num-envs", "num_envs", number, CONFIG.num_envs, "environments that a member flies side by side"),
         ("--max-steps", "max_steps", number, CONFIG.max_steps, "environment steps of a member in all"),
         ("--evo-steps", "evo_steps", number, CONFIG.evo_steps, "environment steps of a member in a generation"),
-        (
-            "--target",
-            "target",
-            float,
-            CONFIG.target,
-            "confirmed mean return that ends the run",
-        ),
+        ("--target", "target", float, CONFIG.target, "confirmed mean return that ends the run"),
         ("--out", "out", Path, "the next runs/NNN", "folder of this run, new or empty"),
     ):
         parser.add_argument(flag, dest=name, type=kind, metavar="X", help=f"{text} (default: {default})")
@@ -133,7 +127,7 @@ def parse_arguments():
 def find_spaces(env_id, gif):
     """The observation and the action space of an environment that exists and, for a GIF, can be rendered."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # what it warns of before an error, the error says
+        with warnings.catch_warnings(action="ignore"):  # gym warns before it raises; the error is enough
             env = gym.make(env_id)
     except (gym.error.Error, ImportError) as error:
         raise ValueError(f"--env {env_id}: {error}") from error
