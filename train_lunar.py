@@ -3,14 +3,24 @@
 Everything that you may want to change stands at the top of this file.
 """
 
+import signal
+
+if __name__ in ("__main__", "__mp_main__"):  # here and in the workers Ctrl-C ends at once, until a run begins
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import csv
+import io
 import json
+import math
 import os
+import shlex
+import sqlite3
 import sys
 import textwrap
 import warnings
-from contextlib import nullcontext
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,11 +28,13 @@ import gymnasium as gym
 import torch
 from tqdm import tqdm
 
+from tinyevo import checkpoint
 from tinyevo.buffer import ReplayBuffer
 from tinyevo.evaluate import evaluate
 from tinyevo.mutation import Mutations, RLParameter
 from tinyevo.population import create_population, population_table
 from tinyevo.render import plot_evolution, record_gif
+from tinyevo.result import TrainResult
 from tinyevo.td3 import HyperParams
 from tinyevo.tournament import TournamentSelection
 from tinyevo.train import RENDER, SCORE, TrainConfig, train
@@ -102,6 +114,13 @@ def number(text):
     return int(text) if text.isdecimal() else int(value) if value.is_integer() else value
 
 
+def folder(text):
+    """Read a path; an empty one is a mistake, often an empty variable of a shell."""
+    if not text:
+        raise ValueError
+    return Path(text)
+
+
 def parse_arguments():
     """The parser, and the flags that were given, by the name of what they set; one not given is not there."""
     parser = OneLineParser(allow_abbrev=False, argument_default=argparse.SUPPRESS, description=__doc__.split(":")[0])
@@ -115,13 +134,17 @@ def parse_arguments():
         ("--max-steps", "max_steps", number, CONFIG.max_steps, "environment steps of a member in all"),
         ("--evo-steps", "evo_steps", number, CONFIG.evo_steps, "environment steps of a member in a generation"),
         ("--target", "target", float, CONFIG.target, "confirmed mean return that ends the run"),
-        ("--out", "out", Path, "the next runs/NNN", "folder of this run, new or empty"),
+        ("--out", "out", folder, "the next runs/NNN", "folder of this run, new or empty"),
+        ("--resume", "resume", folder, "begin a new run", "folder of a run to go on with, which keeps its settings"),
     ):
         parser.add_argument(flag, dest=name, type=kind, metavar="X", help=f"{text} (default: {default})")
     parser.add_argument("--no-gif", action="store_true", help="render no lander.gif (default: render it)")
     quick = ", ".join(f"{name} {value}" for name, value in QUICK.items())
     parser.add_argument("--quick", action="store_true", help=f"all of it in about a minute (default: off): {quick}")
-    return parser, vars(parser.parse_args())
+    args = vars(parser.parse_args())
+    if "out" in args and "resume" in args:
+        parser.error("--out and --resume exclude each other: a run goes on in its own folder")
+    return parser, args
 
 
 def find_spaces(env_id, gif):
@@ -146,89 +169,182 @@ def find_device(name):
         raise ValueError(f"--device {name} is not available here: {str(error).splitlines()[0]}") from error
 
 
+def plan(args):
+    """All settings of a new run as plain data: those at the top of this file, and what the flags change."""
+    changes = (QUICK if "quick" in args else {}) | args
+    config = replace(CONFIG, **{name: value for name, value in changes.items() if hasattr(CONFIG, name)})
+    tournament = replace(TOURNAMENT, population_size=args.get("population_size", TOURNAMENT.population_size))
+    for name, space in MUTATIONS.hp_space.items():  # no mutation may lead out of what HyperParams allows
+        replace(HP, **{name: space.dtype(space.min)}), replace(HP, **{name: space.dtype(space.max)})
+    settings = {"config": asdict(config), "hyper-parameters": asdict(HP), "network": NETWORK}
+    settings |= {"tournament": asdict(tournament), "mutations": asdict(MUTATIONS)}
+    return json.loads(json.dumps(settings, default=lambda dtype: dtype.__name__))
+
+
+def read_plan(settings):
+    """What such settings describe: the `TrainConfig`, the `TournamentSelection` and the `Mutations`."""
+    space = settings["mutations"]["hp_space"].items()
+    space = {name: RLParameter(**ends | {"dtype": {"int": int, "float": float}[ends["dtype"]]}) for name, ends in space}
+    mutations = Mutations(**settings["mutations"] | {"hp_space": space})
+    return TrainConfig(**settings["config"]), TournamentSelection(**settings["tournament"]), mutations
+
+
+def begin(args, device):
+    """A new run: its first population, and an empty memory."""
+    settings = plan(args)
+    config, tournament, _ = read_plan(settings)
+    spaces = find_spaces(config.env_id, "no_gif" not in args)
+    population = create_population(tournament.population_size, *spaces, HP, config.seed, device=device, **NETWORK)
+    return TrainResult(population, ReplayBuffer(config.memory_size, *spaces, device), settings)
+
+
+def go_on(args, device):
+    """The run in the folder `--resume`, with its own settings; but its end, `max_steps` or `target`, may be another."""
+    path = args["resume"] / "population.pt"
+    if not path.is_file():
+        raise ValueError(f"--resume {args['resume']}: there is no run to go on with, for {path} is missing")
+    run = TrainResult.load_checkpoint(path, device)
+    config, tournament, _ = read_plan(run.settings)
+    given = (QUICK if "quick" in args else {}) | args
+    changed = replace(config, **{name: value for name, value in given.items() if hasattr(config, name)})
+    old, new = asdict(config) | asdict(tournament), asdict(tournament) | args | asdict(changed)
+    for name, value in old.items():
+        if value != new[name] and name not in ("max_steps", "target"):
+            raise ValueError(f"the run in {args['resume']} has {name} {value}, it cannot go on with {new[name]}")
+    if changed.max_steps < run.steps:
+        raise ValueError(f"max_steps must be at least the {run.steps} that the run has flown, not {changed.max_steps}")
+    spaces = find_spaces(config.env_id, "no_gif" not in args)
+    learned = run.population[0].observation_space, run.population[0].action_space
+    if learned != spaces:
+        raise ValueError(f"the run in {args['resume']} learned {learned}, but {config.env_id} now has {spaces}")
+    run.settings["config"] = asdict(changed)
+    return run
+
+
 def make_folder(path):
-    """The folder of this run: the given one, unless it holds something, or the next number under runs/."""
+    """The folder of a new run: the given one, unless it holds something, or the next number under runs/."""
     if path is None:
         taken = [int(old.name) for old in Path("runs").glob("*") if old.name.isdecimal()]
         path = Path("runs", f"{max(taken, default=0) + 1:03d}")
         path.mkdir(parents=True)  # an error if another run was faster
     path.mkdir(parents=True, exist_ok=True)
-    if any(path.iterdir()):
+    if any(old.suffix not in (".lock", ".tmp") for old in path.iterdir()):  # these a run leaves that never began
         raise ValueError(f"--out {path} is not empty, and a run is never overwritten: name a new folder")
     return path
 
 
-def write_history(path, history):
-    """Write the history as a table with a row for each member and generation."""
-    with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, history[0])
+def lock_folder(path):
+    """Keep every other run out of a folder until the answer is closed or this process ends, however it ends."""
+    try:
+        lock = sqlite3.connect(path / "run.lock", timeout=0)  # the standard library's one lock that works everywhere
+        lock.executescript("PRAGMA journal_mode = OFF; BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        raise ValueError(f"{path} cannot be locked ({error}): is another run writing into it?") from error
+    return lock
+
+
+def keep(run, out):
+    """Write all that there is of a run; every file but the first follows from it."""
+    run.save_checkpoint(out / "population.pt")
+    checkpoint.write(out / "config.json", json.dumps(run.settings, indent=2).encode() + b"\n")
+    if run.history:
+        run.elite.save_checkpoint(out / "elite.pt")
+        text = io.StringIO()
+        table = csv.DictWriter(text, run.history[0])
         table.writeheader()
-        table.writerows(history)
+        table.writerows(run.history)
+        checkpoint.write(out / "history.csv", text.getvalue().encode())
 
 
-def finish(result, config, out, gif):
+def report(run):
+    """Show the last generation."""
+    diverged = [str(agent.id) for agent in run.population if agent.fitness[-1] == -math.inf]
+    if diverged:
+        tqdm.write(f"diverged, and gets no children: agent {', '.join(diverged)}")
+    best = f"agent {run.elite.id} after {run.elite.steps} steps, mean return {run.confirmed:.1f}"
+    table = population_table(run.population)
+    tqdm.write(f"\ngeneration {len(run.fitnesses) - 1}\n{table}\nbest confirmed: {best}")
+
+
+def finish(run, config, out, gif):
     """Fly the best agent where it never flew, and draw the pictures."""
     flight = {"episodes": config.confirm_episodes, "seed": config.derived_seed(SCORE), "max_steps": config.eval_steps}
-    returns = evaluate(result.elite, config.env_id, **flight)
-    print(f"\nthe best confirmed agent ({result.elite.id}, after {result.elite.steps} steps) in fresh episodes:")
+    returns = evaluate(run.elite, config.env_id, **flight)
+    print(f"\nthe best confirmed agent ({run.elite.id}, after {run.elite.steps} steps) in fresh episodes:")
     print(f"evaluate(agent, {config.env_id!r}, {', '.join(f'{name}={value}' for name, value in flight.items())})")
     print(f"mean return {returns.mean():.2f} +- {returns.std():.2f}, from {returns.min():.1f} to {returns.max():.1f}")
+    picture = io.BytesIO()
     try:
-        plot_evolution(result.history, out / "evolution.png")
+        plot_evolution(run.history, picture)
+        checkpoint.write(out / "evolution.png", picture.getvalue())
     except ImportError as error:
         print(f"no evolution.png: {error}")
     if gif:
-        returns = record_gif(result.elite, config.env_id, out / "lander.gif", seed=config.derived_seed(RENDER))
+        film = io.BytesIO()
+        returns = record_gif(run.elite, config.env_id, film, seed=config.derived_seed(RENDER))
+        checkpoint.write(out / "lander.gif", film.getvalue())
         print(f"returns of the {len(returns)} rendered episodes: {', '.join(f'{value:.1f}' for value in returns)}")
-    print("wrote", *sorted(out.iterdir()))
+    print("wrote", *sorted(path for path in out.iterdir() if path.suffix != ".lock"))
+
+
+def evolve(run, out, workers, gif):
+    """The run itself, from its settings to its pictures."""
+    config, tournament, mutations = read_plan(run.settings)
+    for title, group in run.settings.items():
+        text = ", ".join(f"{name} {value}" for name, value in group.items())
+        print(textwrap.fill(f"{title}: {text}", 120, subsequent_indent="    "))
+    print(f"device: {run.memory.device}, workers: {workers}, output: {out}")
+    if run.history:
+        print(f"resumed after generation {len(run.fitnesses) - 1}, best confirmed mean return {run.confirmed:.1f}")
+    if run.steps >= config.max_steps or run.confirmed >= config.target:
+        print("this run is finished; a larger --max-steps or --target goes on with it")
+
+    def on_generation(run):
+        keep(run, out)
+        report(run)
+
+    keep(run, out)
+    with worker_pool(workers) if workers > 1 else nullcontext() as pool:
+        train(run.population, run.memory, tournament, mutations, config, pool, on_generation, run)
+    finish(run, config, out, gif)
+
+
+def interrupt(number, frame):
+    """Answer Ctrl-C and SIGTERM: end in order, and do not let a second one disturb that."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt(number)
 
 
 def main():
     """Check what was asked for, train, and show what came of it."""
     parser, args = parse_arguments()
     torch.set_num_threads(1)  # small networks: a second thread costs more than it brings
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     sys.stdout.reconfigure(line_buffering=True)  # show each table at once, through a pipe too
-    gif = "no_gif" not in args
-    size = args.get("population_size", TOURNAMENT.population_size)
-    changes = (QUICK if "quick" in args else {}) | args
     try:
-        config = replace(CONFIG, **{name: value for name, value in changes.items() if hasattr(CONFIG, name)})
-        tournament = replace(TOURNAMENT, population_size=size)
         device = find_device(args.get("device", "cpu"))
-        workers = args.get("workers", 1 if device.type == "cuda" else min(size, os.cpu_count() or 1))
+        run = go_on(args, device) if "resume" in args else begin(args, device)
+        most = 1 if device.type == "cuda" else os.cpu_count() or 1
+        workers = args.get("workers", most)
         if type(workers) is not int or workers < 1:
             raise ValueError(f"--workers must be a whole number of at least 1, not {workers}")
-        spaces = find_spaces(config.env_id, gif)
-        for name, space in MUTATIONS.hp_space.items():  # no mutation may lead out of what HyperParams allows
-            replace(HP, **{name: space.dtype(space.min)}), replace(HP, **{name: space.dtype(space.max)})
-        population = create_population(size, *spaces, HP, config.seed, device=device, **NETWORK)
-        out = make_folder(args.get("out"))
-    except (ValueError, TypeError, OSError) as error:
+        out = args["resume"] if "resume" in args else make_folder(args.get("out"))
+        lock = lock_folder(out)
+    except (ValueError, TypeError, OSError, MemoryError) as error:
         parser.error(str(error))
 
-    settings = {"config": asdict(config), "hyper-parameters": asdict(HP), "network": NETWORK}
-    settings |= {"tournament": asdict(tournament), "mutations": asdict(MUTATIONS)}
-    settings = json.dumps(settings, indent=2, default=lambda dtype: dtype.__name__)
-    (out / "config.json").write_text(settings + "\n")
-    for title, group in json.loads(settings).items():
-        text = ", ".join(f"{name} {value}" for name, value in group.items())
-        print(textwrap.fill(f"{title}: {text}", 120, subsequent_indent="    "))
-    print(f"device: {device}, workers: {workers}, output: {out}")
-
-    def report(result):
-        result.elite.save_checkpoint(out / "elite.pt")
-        write_history(out / "history.csv", result.history)
-        best = f"agent {result.elite.id} after {result.elite.steps} steps, mean return {result.confirmed:.1f}"
-        table = population_table(result.population)
-        tqdm.write(f"\ngeneration {len(result.fitnesses) - 1}\n{table}\nbest confirmed: {best}")
-
-    memory = ReplayBuffer(config.memory_size, *spaces, device)
+    hint = f"go on with: python {shlex.join([sys.argv[0], '--resume', str(out)])}\n"
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
-        with worker_pool(workers) if workers > 1 else nullcontext() as pool:
-            result = train(population, memory, tournament, MUTATIONS, config, pool, report)
-        finish(result, config, out, gif)
-    except KeyboardInterrupt:
-        parser.exit(130, f"\nstopped; what was written by then is in {out}\n")
+        with closing(lock):
+            evolve(run, out, min(workers, len(run.population)), "no_gif" not in args)
+    except KeyboardInterrupt as stop:
+        parser.exit(128 + stop.args[0], f"stopped; {hint}")
+    except BrokenProcessPool:
+        parser.exit(1, f"stopped: a worker process died, perhaps for lack of memory (--workers 1 needs less); {hint}")
+    except (OSError, ArithmeticError, gym.error.Error) as error:
+        parser.exit(1, f"stopped: {error}; {hint}")
 
 
 if __name__ == "__main__":

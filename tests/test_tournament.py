@@ -158,7 +158,7 @@ def test_weights_that_are_not_finite_never_win(broken, network):
 
 
 def test_if_all_diverged_an_error_says_so():
-    with pytest.raises(ValueError, match="all diverged"):
+    with pytest.raises(ArithmeticError, match="all members diverged"):
         TournamentSelection().select(stubs(math.nan, math.inf), np.random.default_rng(0))
 
 
@@ -172,5 +172,5 @@ def test_the_same_generator_selects_the_same():
 
 @pytest.mark.parametrize("wrong", [{"tournament_size": 0}, {"population_size": 0}, {"tournament_size": 1.5}])
 def test_sizes_that_select_nobody_are_refused(wrong):
-    with pytest.raises(ValueError, match="whole number of at least 1"):
+    with pytest.raises(ValueError, match="whole number from 1 to 1000"):
         TournamentSelection(**wrong)

@@ -5,34 +5,18 @@ import importlib
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import imageio.v3 as imageio
 import pytest
+from script import COUNTING, ROOT, SMALL, kill_group, read_until, run, start
 
 from tinyevo.evaluate import evaluate
 from tinyevo.mutation import Mutations, RLParameter
 from tinyevo.td3 import TD3
 
-ROOT = Path(__file__).parent.parent
-SMALL = ["--quick", "--max-steps", "240", "--evo-steps", "80", "--no-gif"]
-
-
-def run(folder, *arguments):
-    """Run the script in a folder, with the probe environments in reach."""
-    paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    return subprocess.run(
-        [sys.executable, str(ROOT / "train_lunar.py"), *arguments],
-        cwd=folder,
-        env=os.environ | paths,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+WRITTEN = {"config.json", "elite.pt", "evolution.png", "history.csv", "lander.gif", "population.pt"}
 
 
 def call(monkeypatch, *arguments):
@@ -54,8 +38,16 @@ def test_quick_writes_every_file_into_a_numbered_folder(quick):
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "off a terminal there is no progress bar, and a good run warns of nothing"
     names = {path.name for path in (folder / "runs" / "001").iterdir()}
-    assert names == {"config.json", "elite.pt", "evolution.png", "history.csv", "lander.gif"}
-    for name in names:
+    assert names == {
+        "config.json",
+        "elite.pt",
+        "evolution.png",
+        "history.csv",
+        "lander.gif",
+        "population.pt",
+        "run.lock",
+    }
+    for name in names - {"run.lock"}:
         assert f"runs/001/{name}" in done.stdout
 
 
@@ -106,47 +98,20 @@ def test_the_gif_shows_seven_episodes_and_their_returns_are_printed(quick):
 
 
 def test_the_number_of_workers_does_not_change_a_bit(tmp_path):
-    arguments = [*SMALL, "--env", "probes:Counting-v0", "--pop-size", "3"]
     for workers in ("1", "2"):
-        done = run(tmp_path, *arguments, "--workers", workers, "--out", workers)
+        done = run(tmp_path, *COUNTING, "--workers", workers, "--out", workers)
         assert done.returncode == 0, done.stderr
-    for name in ("history.csv", "elite.pt", "config.json"):
+    for name in ("history.csv", "elite.pt", "config.json", "population.pt"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
     assert len((tmp_path / "1" / "history.csv").read_text().splitlines()) == 1 + 3 * 3
 
 
-def test_each_generation_is_shown_at_once_through_a_pipe_and_ctrl_c_ends_it_cleanly(tmp_path):
-    paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    arguments = ["--env", "probes:Counting-v0", "--no-gif", "--evo-steps", "80", "--workers", "2", "--out", "run"]
-    script = subprocess.Popen(
-        [sys.executable, str(ROOT / "train_lunar.py"), *arguments],
-        cwd=tmp_path,
-        env=os.environ | paths,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    for line in script.stdout:
-        if line.startswith("best confirmed"):
-            break
-    os.killpg(script.pid, signal.SIGINT)  # as a terminal sends it: to the workers too
-    _, errors = script.communicate(timeout=20)
-    assert script.returncode == 130
-    assert errors.strip() == "stopped; what was written by then is in run"
-    assert TD3.load_checkpoint(tmp_path / "run" / "elite.pt").steps >= 80
-    deadline = time.monotonic() + 10
-    while group_exists(script.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not group_exists(script.pid), "a worker was left behind"
-
-
-def group_exists(group):
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def test_each_generation_is_shown_at_once_through_a_pipe(tmp_path):
+    script = start(tmp_path, *COUNTING, "--max-steps", "1e9", "--out", "run")
+    read_until(script, "best confirmed")
+    assert script.poll() is None
+    kill_group(script)
+    script.communicate()
 
 
 def test_two_runs_never_share_a_numbered_folder(tmp_path, monkeypatch):
@@ -178,49 +143,6 @@ def test_flags_win_over_quick_and_folders_are_numbered_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments, words",
-    [
-        (["--env", "LunarLanderContinuous-v2"], "v3"),
-        (["--env", "LunarLander-v3"], "finite bounds"),
-        (["--env", "Nonsense-v0"], "Nonsense"),
-        (["--env", "nonsense:Nonsense-v0"], "nonsense"),
-        (["--no-gif", "--env", "probes:Buttons-v0"], "finite bounds"),
-        (["--env", ""], "--env"),
-        (["--env", "probes:Aim-v0"], "cannot be rendered: add --no-gif"),
-        (["--device", "cuda:99"], "--device cuda:99 is not available"),
-        (["--device", "meta"], "--device meta is not available"),
-        (["--device", "toaster"], "--device toaster is not available"),
-        (["--seed", "-1"], "seed must be a whole number of at least 0, not -1"),
-        (["--seed", "1.5"], "seed must be a whole number of at least 0, not 1.5"),
-        (["--seed", "x"], "--seed"),
-        (["--max-steps", "0"], "max_steps must be a whole number of at least 8, not 0"),
-        (["--max-steps", "inf"], "max_steps"),
-        (["--evo-steps", "nan"], "evo_steps"),
-        (["--num-envs", "0"], "num_envs must be a whole number of at least 1, not 0"),
-        (["--pop-size", "0"], "population_size must be a whole number of at least 1, not 0"),
-        (["--workers", "0"], "--workers must be"),
-        (["--workers", "1.5"], "--workers must be"),
-        (["--target", "nan"], "target must be a number"),
-        (["--targ", "5"], "--targ"),
-        (["--out", "full"], "full is not empty"),
-        (["--out", "file"], "file"),
-        (["surprise"], "surprise"),
-    ],
-)
-def test_a_mistake_gets_one_line_exit_status_2_and_writes_nothing(tmp_path, monkeypatch, capsys, arguments, words):
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "history.csv").write_text("precious")
-    (tmp_path / "file").write_text("precious")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match="2"):
-        call(monkeypatch, *arguments)
-    captured = capsys.readouterr()
-    assert captured.out == "" and len(captured.err.splitlines()) == 1 and words in captured.err
-    assert sorted(os.listdir(tmp_path)) == ["file", "full"] and os.listdir(tmp_path / "full") == ["history.csv"]
-    assert (tmp_path / "full" / "history.csv").read_text() == (tmp_path / "file").read_text() == "precious"
-
-
-@pytest.mark.parametrize(
     "name, space, words",
     [
         ("lr", RLParameter(1e-4, 1e-2), "'lr'"),
@@ -248,6 +170,6 @@ def test_help_shows_every_flag_and_its_default(monkeypatch, capsys):
         call(monkeypatch, "--help")
     text = capsys.readouterr().out
     flags = ["env", "seed", "device", "workers", "pop-size", "num-envs", "max-steps", "evo-steps", "target", "out"]
-    flags += ["no-gif", "quick"]
+    flags += ["resume", "no-gif", "quick"]
     for flag in flags:
         assert re.search(rf"--{flag}\b[^-]*?\(default:", text, re.S), flag

@@ -74,5 +74,22 @@ class ReplayBuffer:
 
     def sample(self, batch_size, rng):
         """Draw `batch_size` transitions uniformly, with replacement, as a `Batch`."""
+        if self.counter == 0:
+            raise ValueError("the memory is empty: add transitions before you sample")
         rows = self.storage[rng.integers(len(self), size=batch_size)]
         return Batch(*(torch.from_numpy(rows[name]).to(self.device) for name in rows.dtype.names))
+
+    def state(self):
+        """Everything in it, copied as plain data; `ReplayBuffer.from_state` is the way back."""
+        rows = self.storage[: len(self)]  # in the ring's own order, which decides what a seed samples
+        records = {name: torch.from_numpy(rows[name].copy()) for name in rows.dtype.names}
+        return {"capacity": len(self.storage), "counter": self.counter, "records": records}
+
+    @classmethod
+    def from_state(cls, state, observation_space, action_space, device="cpu"):
+        """The memory that `state` describes; it shares nothing with `state`."""
+        memory = cls(state["capacity"], observation_space, action_space, device)
+        memory.counter = state["counter"]
+        for name, values in state["records"].items():
+            memory.storage[name][: len(memory)] = values.numpy()
+        return memory

@@ -55,28 +55,42 @@ def loads(data):
     return outline["state"]
 
 
-def save(state, path):
-    """Write `state` to `path` so that the file is always whole: either the old one or the new one.
+def write(path, data):
+    """Write bytes to `path` so that the file is always whole: either the old one or the new one.
 
-    The bytes go to a temporary file beside it, are forced to the disk, and only then take the name.
+    They go to a temporary file beside it, are forced to the disk, and only then take the name. A file that holds them
+    already is left alone. Raises OSError, naming the file, if that fails; then nothing has changed.
     """
     path, temporary = Path(path), Path(f"{path}.tmp")
-    data = dumps(state)
+    if path.is_file() and path.read_bytes() == data:
+        return
     try:
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # a full disk does not say which file it was
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
-def load(path):
-    """Read a state written by `save`. Raises ValueError, naming the file, on anything damaged or foreign."""
+def save(state, path):
+    """Write `state` to a file, whole or not at all."""
+    write(path, dumps(state))
+
+
+def load(path, build=lambda state: state):
+    """Read a state written by `save`, and what `build` makes of it.
+
+    Raises ValueError, naming the file, on anything that is damaged, foreign, or not what `build` can use.
+    """
     data = Path(path).read_bytes()
     try:
-        return loads(data)
-    except Exception as error:  # a foreign archive can fail to unpack in a dozen ways
+        return build(loads(data))
+    except ValueError as error:
         raise ValueError(f"cannot load {path}: {error}") from error
+    except Exception as error:  # a foreign file can fail in a dozen ways
+        raise ValueError(f"cannot load {path}: it holds something else ({error!r})") from error

@@ -3,11 +3,12 @@
 Mirrors the tutorial's section "Loading an agent for inference, testing and rendering".
 Leaves out: early stopping of bad episodes; each of them counts once, however long or short, because the first episodes
 to finish are mostly crashes.
-Needs: nothing else. An agent here is anything with `get_action(batch of observations)`.
+Needs: environment.py. An agent here is anything with `get_action(batch of observations)`.
 """
 
-import gymnasium as gym
 import numpy as np
+
+from tinyevo.environment import make_env
 
 
 def evaluate(agent, env_id, episodes, seed, max_steps=None):
@@ -17,7 +18,7 @@ def evaluate(agent, env_id, episodes, seed, max_steps=None):
     takes the place of the environment's own limit of an episode's length.
     """
     seeds = np.random.SeedSequence(seed).generate_state(episodes).tolist()
-    envs = [gym.make(env_id, max_episode_steps=max_steps) for _ in range(episodes)]
+    envs = [make_env(env_id, max_steps) for _ in range(episodes)]
     obs = [env.reset(seed=seed)[0] for env, seed in zip(envs, seeds)]
     returns = np.zeros(episodes)
     flying = list(range(episodes))

@@ -15,7 +15,7 @@ and `mutation`, whose networks edit themselves as `EvolvableMLP` does.
 
 import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 
@@ -35,8 +35,10 @@ class RLParameter:
     grow_factor: float = 1.25
 
     def __post_init__(self):
-        bounded = -math.inf < self.min <= self.max < math.inf
-        if not bounded or not 0 < self.shrink_factor < 1 < self.grow_factor or self.dtype not in (int, float):
+        numbers = (self.min, self.max, self.shrink_factor, self.grow_factor)
+        numeric = self.dtype in (int, float) and all(type(number) in (int, float) for number in numbers)
+        ordered = numeric and -math.inf < self.min <= self.max < math.inf and self.shrink_factor < 1 < self.grow_factor
+        if not ordered or self.shrink_factor <= 0:
             raise ValueError(f"a range needs min <= max, shrink < 1 < grow, and dtype int or float, not {self}")
 
     def mutate(self, value, rng):
@@ -90,14 +92,23 @@ class Mutations:
     activations: tuple = ("relu", "elu", "gelu", "tanh")
 
     def __post_init__(self):
-        weights = (self.no_mutation, self.architecture, self.parameters, self.activation, self.rl_hp)
-        if not all(0 <= weight < math.inf for weight in weights) or sum(weights) == 0:
-            raise ValueError(f"the weights of the kinds of mutation must be at least 0 and not all 0, not {weights}")
-        (shallowest, deepest), (narrowest, widest) = self.layer_bounds, self.node_bounds
-        if not (1 <= shallowest <= deepest and 1 <= narrowest <= widest and min(self.node_steps, default=0) >= 1):
-            raise ValueError("layer_bounds and node_bounds must be ordered, and these and node_steps at least 1")
-        if not 0 < self.mutated_share <= 1:
-            raise ValueError(f"mutated_share must be above 0 and at most 1, not {self.mutated_share!r}")
+        shares = ("new_layer_prob", "mutated_share", "super_prob", "reset_prob")
+        for name in (setting.name for setting in fields(self) if setting.type is float):
+            value, most = getattr(self, name), 1 if name in shares else 1e9
+            if type(value) not in (int, float) or not 0 <= value <= most:
+                raise ValueError(f"{name} must be a number from 0 to {most:g}, not {value!r}")
+        if self.no_mutation + self.architecture + self.parameters + self.activation + self.rl_hp == 0:
+            raise ValueError("the weights of all kinds of mutation are 0: raise one, no_mutation for example")
+        if self.mutated_share == 0 or self.super_prob + self.reset_prob > 1:
+            raise ValueError("mutated_share must be above 0, and super_prob and reset_prob together at most 1")
+        for name, length in (("layer_bounds", 2), ("node_bounds", 2), ("node_steps", 0)):
+            sizes = getattr(self, name)
+            whole = isinstance(sizes, (tuple, list)) and all(type(size) is int and size >= 1 for size in sizes)
+            if not whole or not sizes or (length and (len(sizes) != length or sizes[0] > sizes[1])):
+                raise ValueError(f"{name} must be whole numbers of at least 1, a bound before a larger, not {sizes!r}")
+        space = self.hp_space.values() if isinstance(self.hp_space, dict) else [None]
+        if not all(isinstance(limits, RLParameter) for limits in space) or isinstance(self.activations, str):
+            raise ValueError("hp_space must be a dict of RLParameters by name, activations a tuple of names")
 
     def mutation(self, population, rng):
         """Mutate the agents of `population` in place, drawing with the `numpy.random.Generator` `rng`; returns them."""

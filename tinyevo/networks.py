@@ -33,6 +33,8 @@ class MLPConfig:
     ensemble_size: int = 1
 
     def __post_init__(self):
+        if not isinstance(self.hidden_size, (tuple, list)):
+            raise ValueError(f"hidden_size must be a tuple, such as (64, 64), not {self.hidden_size!r}")
         object.__setattr__(self, "hidden_size", tuple(self.hidden_size))
         sizes = [self.num_inputs, *self.hidden_size, self.num_outputs, self.ensemble_size]
         if not self.hidden_size or not all(type(size) is int and size >= 1 for size in sizes):

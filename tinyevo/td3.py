@@ -116,10 +116,13 @@ class TD3:
     def get_action(self, obs):
         """The greedy action: numpy in, numpy out, in the environment's units.
 
-        Takes one observation (obs_dim,) or a batch (batch, obs_dim) and returns (act_dim,) or (batch, act_dim).
+        Takes one observation (obs_dim,) or a batch (batch, obs_dim) and returns (act_dim,) or (batch, act_dim). Raises
+        FloatingPointError if the policy diverged: an environment may take NaN for an action like any other.
         """
         batch = torch.as_tensor(np.atleast_2d(obs), dtype=torch.float32, device=self.device)
         action = self._policy(self.networks["actor"], batch).cpu().numpy().astype(self.action_space.dtype)
+        if not np.isfinite(action).all():
+            raise FloatingPointError("the policy diverged: its action is not finite")
         action = np.clip(action, self.action_space.low, self.action_space.high)  # rounding may step over an edge
         return action if np.ndim(obs) > 1 else action[0]
 
@@ -228,11 +231,7 @@ class TD3:
     @classmethod
     def load_checkpoint(cls, path, device="cpu"):
         """The agent in a file that `save_checkpoint` wrote. Raises ValueError if the file holds anything else."""
-        state = checkpoint.load(path)
-        try:
-            return cls.from_state(state, device)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"cannot load {path}: it is a checkpoint, but not of one agent") from error
+        return checkpoint.load(path, lambda state: cls.from_state(state, device))
 
 
 def _from_bytes(cls, data, device):

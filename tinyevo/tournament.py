@@ -28,21 +28,21 @@ class TournamentSelection:
     def __post_init__(self):
         for name in ("tournament_size", "population_size"):
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+            if type(value) is not int or not 1 <= value <= 1000:
+                raise ValueError(f"{name} must be a whole number from 1 to 1000, not {value!r}")
 
     def select(self, population, rng):
         """Return (elite, offspring) by the members' last fitness, drawing with the `numpy.random.Generator` `rng`.
 
         The elite is a copy of the best member. The offspring are copies too: with elitism the first is the elite as it
-        was, every other one gets the next free id and its parent's id. Raises ValueError if no member can be selected,
-        that is, if none has a finite fitness and finite weights.
+        was, every other one gets the next free id and its parent's id. Raises ArithmeticError if nobody can be
+        selected, because no member has a finite fitness and finite weights.
         """
+        if not population:
+            raise ValueError("the population is empty: there is nobody to select")
         candidates = [agent for agent in population if math.isfinite(agent.fitness[-1]) and agent.is_finite()]
         if not candidates:
-            raise ValueError(
-                "no member has finite weights and a finite fitness: all diverged; try lower learning rates"
-            )
+            raise ArithmeticError("all members diverged: none has finite weights and fitness; try lower learning rates")
         best = max(candidates, key=lambda agent: agent.fitness[-1])
 
         offspring = []

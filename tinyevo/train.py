@@ -6,30 +6,36 @@ experienced; then the experience is shared, and selection and mutation make the 
 function of the agents, the memory, the configuration and seeds that are derived from the run's seed, so its members may
 run anywhere and in any order without changing a bit of the result.
 
-Mirrors the tutorial's sections "Creating the environment" and "Training and saving an agent".
+Mirrors the tutorial's section "Training and saving an agent".
 Leaves out: asynchronous evolution, and learning while other members fly.
-Needs: population.py, td3.py, networks.py, checkpoint.py, noise.py, evaluate.py, workers.py.
+Needs: population.py, td3.py, networks.py, result.py, buffer.py, checkpoint.py, noise.py, environment.py, evaluate.py,
+workers.py.
 """
 
 import copy
 import math
 import warnings
-from contextlib import closing
-from dataclasses import dataclass, field, fields, replace
+from contextlib import closing, suppress
+from dataclasses import dataclass, fields, replace
 
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tqdm import tqdm
 
+from tinyevo.environment import make_envs, successors
 from tinyevo.evaluate import evaluate
 from tinyevo.noise import make_noise
 from tinyevo.population import member_row
-from tinyevo.workers import run_tasks
+from tinyevo.result import TrainResult
+from tinyevo.workers import every_second, run_tasks
 
 # What a derived seed is for; no two purposes ever share randomness.
 TRAIN, EVALUATE, CONFIRM, SELECT, MUTATE, SCORE, RENDER = range(7)
+# The settings that may not be anything from 1 up.
+LIMITS = {"seed": (0, math.inf), "learning_delay": (0, math.inf), "target": (-math.inf, math.inf)}
+LIMITS |= dict.fromkeys(("num_envs", "eval_episodes", "confirm_episodes"), (1, 1000))
+LIMITS |= {"noise_mean": (-1, 1)} | dict.fromkeys(("noise_theta", "noise_dt"), (0, 1e9))
 
 
 @dataclass(frozen=True)
@@ -54,16 +60,17 @@ class TrainConfig:
     target: float = 200.0  # confirmed mean return that ends the run
 
     def __post_init__(self):
-        least = {"seed": 0, "learning_delay": 0, "evo_steps": self.num_envs, "max_steps": self.num_envs}
-        least |= {"noise_theta": 0, "noise_dt": 0}
+        limits = LIMITS | dict.fromkeys(("max_steps", "evo_steps"), (self.num_envs, math.inf))
         for setting in fields(self):
             name, kind, value = setting.name, setting.type, getattr(self, setting.name)
-            if value is None and kind == int | None:
+            if kind is str or (kind == int | None and value is None):
                 continue
-            if kind in (int, int | None) and (type(value) is not int or value < least.get(name, 1)):
-                raise ValueError(f"{name} must be a whole number of at least {least.get(name, 1)}, not {value!r}")
-            if kind is float and (type(value) not in (int, float) or not value >= least.get(name, -math.inf)):
-                raise ValueError(f"{name} must be a number from {least.get(name, -math.inf)} on, not {value!r}")
+            low, high = limits.get(name, (1, math.inf))
+            number, types = ("number", (int, float)) if kind is float else ("whole number", (int,))
+            if type(value) not in types or not low <= value <= high:
+                raise ValueError(f"{name} must be a {number} from {low} to {high}, not {value!r}")
+        if type(self.env_id) is not str:
+            raise ValueError(f"env_id must be the name of an environment, not {self.env_id!r}")
         if self.noise not in ("ou", "gaussian"):
             raise ValueError(f"noise must be 'ou' or 'gaussian', not {self.noise!r}")
         for name in ("max_steps", "evo_steps"):
@@ -77,33 +84,6 @@ class TrainConfig:
     def derived_rng(self, purpose, generation):
         """A `numpy.random.Generator` that begins at the seed of one use of randomness."""
         return np.random.default_rng(self.derived_seed(purpose, generation))
-
-
-@dataclass
-class TrainResult:
-    """What a run has brought so far."""
-
-    population: list  # as evaluated in the last generation
-    elite: object = None  # the best confirmed agent
-    confirmed: float = -math.inf  # its mean return over the episodes that confirmed it
-    fitnesses: list = field(default_factory=list)  # one list per generation, in the members' order
-    history: list = field(default_factory=list)  # one dict per member and generation
-
-
-def make_envs(env_id, num_envs, max_episode_steps=None):
-    """Environments side by side that start the next episode in the very step in which one ends."""
-    makers = [lambda: gym.make(env_id, max_episode_steps=max_episode_steps)] * num_envs
-    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
-
-
-def successors(next_obs, infos):
-    """What the actions really led to: where an episode ended, `next_obs` already shows the next one's beginning."""
-    if "final_obs" not in infos:
-        return next_obs
-    ended = infos["_final_obs"]
-    next_obs = next_obs.copy()
-    next_obs[ended] = np.stack(infos["final_obs"][ended])
-    return next_obs
 
 
 def train_member(agent, memory, config, seed, on_steps=lambda steps: None):
@@ -153,7 +133,9 @@ def train_member(agent, memory, config, seed, on_steps=lambda steps: None):
     return agent, memory.latest(config.evo_steps)
 
 
-def train(population, memory, tournament, mutations, config, executor=None, on_generation=lambda result: None):
+def train(
+    population, memory, tournament, mutations, config, executor=None, on_generation=lambda result: None, resume=None
+):
     """Evolve a population until its best confirmed agent reaches `config.target`, or for `config.max_steps`.
 
     Args:
@@ -163,16 +145,29 @@ def train(population, memory, tournament, mutations, config, executor=None, on_g
         config: `TrainConfig`.
         executor: a `concurrent.futures.Executor` that trains the members; None trains them here, one after another.
         on_generation: called with the `TrainResult` so far after every generation.
+        resume: a `TrainResult` to go on with; `population` and `memory` are then those that it holds.
 
-    Returns the `TrainResult`. On the CPU it depends on the arguments alone, not on the executor.
+    Returns the `TrainResult`. On the CPU it depends on the arguments alone, not on the executor, and not on whether the
+    run was interrupted and resumed.
     """
+    if not population:
+        raise ValueError("the population is empty: make one with create_population")
     _warn_of_short_slices(config)
-    result = TrainResult(population)
+    result = resume or TrainResult(population, memory)
     offspring = population
-    with tqdm(total=config.max_steps * len(population), unit=" steps", unit_scale=True, disable=None) as bar:
-        for generation in range(math.ceil(config.max_steps / config.evo_steps)):
+    if result.fitnesses:  # whom its last generation selected follows from the seed
+        _, offspring = tournament.select(population, config.derived_rng(SELECT, len(result.fitnesses) - 1))
+    total, done = config.max_steps * len(population), result.steps * len(population)
+    bar = tqdm(total=total, initial=done, unit=" steps", unit_scale=True, disable=None)
+    with bar, every_second(bar.refresh):
+        while result.steps < config.max_steps and result.confirmed < config.target:
+            # Let the children differ from their parents.
+            generation = len(result.fitnesses)
+            if generation > 0:
+                offspring = mutations.mutation(offspring, config.derived_rng(MUTATE, generation - 1))
+
             # Let everybody fly and learn, on a seed each, and be evaluated, all on the same episodes.
-            steps = min(config.evo_steps, config.max_steps - generation * config.evo_steps)
+            steps = min(config.evo_steps, config.max_steps - result.steps)
             settings = replace(config, evo_steps=steps), config.derived_seed(EVALUATE, generation)
             seeds = [config.derived_seed(TRAIN, generation, slot) for slot in range(len(offspring))]
             tasks = [(agent, memory, seed, *settings) for agent, seed in zip(offspring, seeds)]
@@ -181,7 +176,7 @@ def train(population, memory, tournament, mutations, config, executor=None, on_g
             # Find the best, and select the parents of the next generation.
             elite, offspring = tournament.select(members, config.derived_rng(SELECT, generation))
 
-            # Share what they experienced, interleaved step by step; but not the NaN actions of one that diverged.
+            # Share what they experienced, interleaved step by step; nothing of one that diverged.
             sound = [records for agent, records in zip(members, transitions) if math.isfinite(agent.fitness[-1])]
             memory.extend(np.stack(sound, axis=1).ravel())
 
@@ -194,25 +189,23 @@ def train(population, memory, tournament, mutations, config, executor=None, on_g
 
             # Tell what happened.
             bar.set_postfix(fitness=f"{elite.fitness[-1]:.0f}", confirmed=f"{result.confirmed:.0f}")
-            result.population = list(members)
+            result.population, result.steps = list(members), result.steps + steps
             result.fitnesses.append([agent.fitness[-1] for agent in members])
             for agent in members:
                 row = {"generation": generation, **member_row(agent), "elite": agent.id == elite.id}
                 result.history.append(row)
             on_generation(result)
-            if result.confirmed >= config.target:
-                break
-
-            # Let the children differ from their parents.
-            offspring = mutations.mutation(offspring, config.derived_rng(MUTATE, generation))
     return result
 
 
 def _fly_member(agent, memory, seed, config, evaluation_seed, on_steps):
     """One member's generation, on copies of its own: train it, evaluate it."""
-    agent, records = train_member(*copy.deepcopy((agent, memory)), config, seed, on_steps)
-    returns = evaluate(agent, config.env_id, config.eval_episodes, evaluation_seed, config.eval_steps)
-    agent.fitness.append(float(returns.mean()) if agent.is_finite() else -math.inf)
+    agent, memory = copy.deepcopy((agent, memory))
+    fitness, records = -math.inf, None  # of one that diverges on the way
+    with suppress(FloatingPointError):
+        _, records = train_member(agent, memory, config, seed, on_steps)
+        fitness = evaluate(agent, config.env_id, config.eval_episodes, evaluation_seed, config.eval_steps).mean()
+    agent.fitness.append(float(fitness) if agent.is_finite() else -math.inf)
     return agent, records
 
 

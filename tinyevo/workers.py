@@ -65,6 +65,24 @@ def report_steps(steps):
             _flown.value += steps
 
 
+@contextmanager
+def every_second(act):
+    """Call `act()` once a second, from a thread of its own, for as long as the `with` block takes."""
+    done = threading.Event()
+
+    def repeat():
+        while not done.wait(1):
+            act()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 def _start_worker(flown):
     global _flown
     _flown = flown
