@@ -321,6 +321,7 @@ def main():
     torch.set_num_threads(1)  # small networks: a second thread costs more than it brings
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     sys.stdout.reconfigure(line_buffering=True)  # show each table at once, through a pipe too
+    warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
     try:
         device = find_device(args.get("device", "cpu"))
         run = go_on(args, device) if "resume" in args else begin(args, device)

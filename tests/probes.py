@@ -1,5 +1,7 @@
 """Tiny environments of which everything is known; their ids are `probes:NAME-v0`."""
 
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -60,6 +62,20 @@ class Aim(gym.Env):
         return self.x.copy(), -float(((action - 4 - 6 * self.x) ** 2).sum()) / 10, True, False, {}
 
 
+class Faulty(Counting):
+    """Like `Counting`, until a file named `fault` in the working folder says what goes wrong in every fourth step."""
+
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        fault = Path("fault").read_text() if self.t == 4 and Path("fault").exists() else ""
+        if fault == "raise":
+            raise RuntimeError("the engine is on fire")
+        kind, value = fault.split() if fault else ("", 0)
+        if kind == "observation":
+            obs[1] = float(value)
+        return obs, float(value) if kind == "reward" else reward, *rest
+
+
 class Buttons(Counting):
     """Actions that TD3 cannot take."""
 
@@ -71,4 +87,5 @@ gym.register("Capped-v0", Counting, max_episode_steps=4)
 gym.register("Ticking-v0", Ticking, max_episode_steps=5)
 gym.register("Mortal-v0", Ticking, kwargs={"life": 1})
 gym.register("Aim-v0", Aim)
+gym.register("Faulty-v0", Faulty)
 gym.register("Buttons-v0", Buttons)

@@ -133,6 +133,31 @@ def test_observations_keep_the_type_of_their_space():
     assert batch.obs.tolist() == [[7, 255]] and batch.obs.dtype == torch.uint8
 
 
+@pytest.mark.parametrize("sizes", [(), (4,), (7, 8), (25,)])
+def test_a_memory_comes_back_from_its_state_place_by_place_and_shares_nothing(sizes):
+    memory = filled(10, *sizes)
+    state = memory.state()
+    back = ReplayBuffer.from_state(state, OBSERVATIONS, ACTIONS)
+    assert np.array_equal(back.storage, memory.storage) and back.counter == memory.counter
+    for one, other in (
+        zip(memory.sample(5, np.random.default_rng(0)), back.sample(5, np.random.default_rng(0))) if sizes else ()
+    ):
+        assert torch.equal(one, other)
+    back.add(*transitions(100, 3))
+    state["records"]["obs"][:] = 77
+    assert np.array_equal(memory.storage, filled(10, *sizes).storage)
+
+
+def test_the_state_of_a_memory_holds_only_what_was_stored():
+    records = filled(1000, 3).state()["records"]
+    assert {name: len(values) for name, values in records.items()} == dict.fromkeys(Batch._fields, 3)
+
+
+def test_an_empty_memory_says_so():
+    with pytest.raises(ValueError, match="the memory is empty"):
+        filled(10).sample(1, np.random.default_rng(0))
+
+
 @pytest.mark.parametrize("capacity", [0, -1, 2.5, "10", None, True])
 def test_a_capacity_that_holds_nothing_is_refused(capacity):
     with pytest.raises(ValueError, match="capacity must be a whole number of at least 1"):

@@ -9,7 +9,7 @@ import stat
 import pytest
 import torch
 
-from tinyevo.checkpoint import dumps, load, loads, save
+from tinyevo.checkpoint import dumps, load, loads, save, write
 
 STATE = {
     "number": 3,
@@ -99,7 +99,14 @@ def write_malicious_torch(path):
     torch.save(Bomb(), path)
 
 
-@pytest.mark.parametrize("write", [write_json, write_pickle, write_torch, write_malicious_torch])
+def write_nothing(path):
+    path.touch()
+
+
+FOREIGN = [write_nothing, write_json, write_pickle, write_torch, write_malicious_torch]
+
+
+@pytest.mark.parametrize("write", FOREIGN)
 def test_a_foreign_file_is_refused_untouched_and_never_executed(tmp_path, monkeypatch, write):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "foreign.pt"
@@ -156,6 +163,34 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkey
     monkeypatch.undo()
     assert load(path) == {"generation": 1}
     assert os.listdir(tmp_path) == ["state.pt"]
+
+
+def test_a_file_that_holds_the_bytes_already_is_left_alone(tmp_path):
+    path = tmp_path / "state.pt"
+    save({"generation": 1}, path)
+    os.utime(path, ns=(5, 5))
+    save({"generation": 1}, path)
+    assert path.stat().st_mtime_ns == 5
+    save({"generation": 2}, path)
+    assert path.stat().st_mtime_ns != 5
+
+
+def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tinyevo.checkpoint.os.fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "state.pt", b"x")
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_is_loaded_can_be_built_into_something_and_failing_that_is_a_file_that_cannot_be_loaded(tmp_path):
+    path = tmp_path / "state.pt"
+    save({"number": 3}, path)
+    assert load(path, lambda state: state["number"] + 1) == 4
+    with pytest.raises(ValueError, match=r"cannot load .*state\.pt: it holds something else \(KeyError\('weights'\)\)"):
+        load(path, lambda state: state["weights"])
 
 
 def test_a_saved_file_replaces_the_old_one_and_has_ordinary_rights(tmp_path):

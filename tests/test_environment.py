@@ -1,9 +1,11 @@
 """The environments: where an episode ends, and what happens when one of them fails."""
 
+import gymnasium as gym
 import numpy as np
 import probes  # noqa: F401  registers the environments
+import pytest
 
-from tinyevo.environment import make_envs, successors
+from tinyevo.environment import make_env, make_envs, successors
 
 
 def test_the_successor_of_a_finished_step_is_its_own_last_observation():
@@ -22,3 +24,53 @@ def test_the_environments_start_the_next_episode_in_the_same_step():
     assert (obs[:, 1] == 0).all() and (obs[:, 0] != first[:, 0]).all()
     assert (successors(obs, infos)[:, 1] == 1).all() and (successors(obs, infos)[:, 0] == first[:, 0]).all()
     envs.close()
+
+
+@pytest.fixture
+def faulty(tmp_path, monkeypatch):
+    """A function that makes an environment in which something goes wrong in the fourth step of an episode."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(fault, vector=False):
+        (tmp_path / "fault").write_text(fault)
+        return make_envs("probes:Faulty-v0", 2) if vector else make_env("probes:Faulty-v0")
+
+    return make
+
+
+FAULTS = {
+    "raise": "raised RuntimeError('the engine is on fire')",
+    "reward nan": "returned the reward nan",
+    "reward -inf": "returned the reward -inf",
+    "observation nan": "returned the observation [",
+    "observation inf": "returned the observation [",
+}
+ACTION = np.array([0, 5], dtype=np.float32)
+
+
+@pytest.mark.filterwarnings("ignore:.*(NaN|not within|obs returned).*")
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("vector", [False, True])
+def test_an_environment_that_fails_is_stopped_and_named_with_the_step(faulty, fault, vector):
+    env = faulty(fault, vector)
+    env.reset(seed=[1, 2] if vector else 1)
+    with pytest.raises(gym.error.Error) as caught:
+        for _ in range(200):
+            *_, terminated, _, _ = env.step(np.stack([ACTION, ACTION]) if vector else ACTION)
+            if not vector and terminated:
+                env.reset()
+    assert str(caught.value).startswith(f"the environment Faulty-v0 {FAULTS[fault]}")
+    assert str(caught.value).endswith("in step 4 of an episode")
+
+
+def test_a_failure_of_reset_is_named_too():
+    with pytest.raises(gym.error.Error, match=r"Counting-v0 raised TypeError.* in step 0 of an episode"):
+        make_env("probes:Counting-v0").reset(surprise=1)
+
+
+def test_an_environment_that_does_not_fail_is_left_as_it_is():
+    guarded, plain = make_env("probes:Counting-v0"), gym.make("probes:Counting-v0")
+    assert np.array_equal(guarded.reset(seed=3)[0], plain.reset(seed=3)[0])
+    for a, b in zip(guarded.step(ACTION), plain.step(ACTION)):
+        assert np.array_equal(a, b)
+    assert make_env("probes:Ticking-v0", max_episode_steps=2).spec.max_episode_steps == 2

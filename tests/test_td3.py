@@ -383,6 +383,14 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
         TD3.load_checkpoint(tmp_path / "other.pt")
 
 
+@pytest.mark.parametrize("obs", [np.zeros(3), np.zeros((4, 3))])
+def test_a_policy_that_diverged_gives_no_action(obs):
+    agent = make_agent()
+    agent.networks["actor"].weights[0].data.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="the policy diverged"):
+        agent.get_action(obs)
+
+
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("network", ["actor", "critic"])
 def test_an_agent_knows_whether_its_weights_are_numbers(network, broken):

@@ -419,6 +419,19 @@ def test_an_agent_with_broken_weights_is_replaced_and_the_run_goes_on():
     assert all(math.isfinite(row["fitness"]) for row in result.history[3:])
 
 
+def test_an_agent_that_diverges_in_the_middle_of_its_slice_stops_there(monkeypatch):
+    population, memory = setup()
+    population[1].set_hp(lr_actor=1e30, lr_critic=1e30)
+    result = train(population, memory, TournamentSelection(2, True, 3), Mutations(), replace(TINY, max_steps=30))
+    assert result.fitnesses[0][1] == -math.inf and all(map(math.isfinite, result.fitnesses[0][::2]))
+    assert len(memory) == 2 * 30 and np.isfinite(memory.latest(60)["action"]).all()
+
+
+def test_an_empty_population_is_refused():
+    with pytest.raises(ValueError, match="the population is empty"):
+        train([], setup()[1], TournamentSelection(), Mutations(), TINY)
+
+
 def test_if_all_diverge_the_run_says_so():
     config = replace(TINY, env_id="probes:Ticking-v0")
     population, memory = setup(config)

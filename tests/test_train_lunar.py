@@ -10,7 +10,7 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import pytest
-from script import COUNTING, ROOT, SMALL, kill_group, read_until, run, start
+from script import COUNTING, ROOT, SMALL, files, kill_group, read_until, run, start
 
 from tinyevo.evaluate import evaluate
 from tinyevo.mutation import Mutations, RLParameter
@@ -104,6 +104,14 @@ def test_the_number_of_workers_does_not_change_a_bit(tmp_path):
     for name in ("history.csv", "elite.pt", "config.json", "population.pt"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
     assert len((tmp_path / "1" / "history.csv").read_text().splitlines()) == 1 + 3 * 3
+
+
+def test_a_run_goes_on_with_more_steps_as_if_it_had_always_had_them(tmp_path):
+    assert run(tmp_path, *COUNTING, "--max-steps", "160", "--out", "run").returncode == 0
+    done = run(tmp_path, "--resume", "run", "--max-steps", "240", "--workers", "1", "--no-gif")
+    assert done.returncode == 0 and "resumed after generation 1" in done.stdout
+    assert run(tmp_path, *COUNTING, "--out", "straight").returncode == 0
+    assert files(tmp_path / "run") == files(tmp_path / "straight")
 
 
 def test_each_generation_is_shown_at_once_through_a_pipe(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tinyevo.workers import report_steps, run_tasks, worker_pool
+from tinyevo.workers import every_second, report_steps, run_tasks, worker_pool
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
 
@@ -75,6 +75,18 @@ def work(seconds, steps, on_steps):
 
 def fail(on_steps):
     raise ZeroDivisionError
+
+
+def test_what_is_to_happen_every_second_happens_while_the_main_thread_is_busy_and_not_after():
+    times = []
+    with every_second(lambda: times.append(time.monotonic())):
+        until = time.monotonic() + 2.5
+        while time.monotonic() < until:
+            sum(range(1000))
+    assert len(times) == 2
+    assert times[1] - times[0] == pytest.approx(1, abs=0.5)
+    time.sleep(1.2)
+    assert len(times) == 2
 
 
 def test_without_a_pool_nobody_is_told():
