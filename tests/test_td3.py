@@ -63,6 +63,13 @@ def target_of(agent, **transition):
     return math.sqrt(agent.learn(one(**transition), torch.Generator().manual_seed(1))["critic"].item() / 2)
 
 
+def test_the_target_is_in_the_unit_of_the_scaled_reward():
+    agent = tiny(gamma=0.9, reward_scale=0.1)
+    constant(agent.targets["critic"], 5.0, 3.0)
+    assert target_of(agent, reward=-20.0, terminated=True) == pytest.approx(2.0)
+    assert target_of(agent, reward=10.0) == pytest.approx(1.0 + 0.9 * 3)
+
+
 def test_the_target_uses_the_target_networks_at_the_next_observation():
     agent = tiny(gamma=1.0)
     critic, actor = agent.targets["critic"], agent.targets["actor"]

@@ -275,9 +275,10 @@ def test_transitions_are_merged_step_by_step_and_member_by_member(monkeypatch):
     seen = []
     original = module.run_tasks
 
-    def spy(*arguments):
-        results = original(*arguments)
-        seen.append([records for _, records in results])
+    def spy(function, *arguments):
+        results = original(function, *arguments)
+        if function is module._fly_member:
+            seen.append([records for _, records in results])
         return results
 
     monkeypatch.setattr(module, "run_tasks", spy)
@@ -331,28 +332,40 @@ def test_all_members_of_a_generation_fly_the_same_seeds_and_each_generation_new_
 def fixed_scores(monkeypatch, fitness, confirmed):
     """Evaluations that return given numbers: `fitness` per generation for everybody, `confirmed` per confirmation."""
     fitness = [value for value in fitness for _ in range(3)]
-    log = []
+    confirmed = [value for value in confirmed for _ in range(3)]  # flown in as many parts as there are members
+    flown = []
 
     def fake(agent, env_id, episodes, seed, max_steps=None):
-        scores = fitness if episodes == TINY.eval_episodes else confirmed
-        log.append(episodes)
-        return np.array([scores.pop(0)])
+        if episodes == TINY.eval_episodes:
+            return np.array([fitness.pop(0)])
+        flown.append((episodes, seed))
+        return np.array([confirmed.pop(0)])
 
     monkeypatch.setattr(module, "evaluate", fake)
-    return log
+    return flown
 
 
 def test_a_new_best_elite_is_confirmed_and_only_a_better_mean_is_kept(monkeypatch):
-    log = fixed_scores(monkeypatch, [10, 50, 30, 40], [20, 15, 25, 5])
+    flown = fixed_scores(monkeypatch, [10, 50, 30, 40], [20, 15, 25, 5])
     result, _ = run(replace(TINY, max_steps=120))
-    assert log.count(3) == 4  # every elite promised more than what was confirmed, two held it
+    assert len(flown) == 4 * 3  # every elite promised more than what was confirmed, two held it
     assert result.confirmed == 25
 
 
 def test_an_elite_that_is_no_better_than_the_confirmed_mean_is_not_flown_again(monkeypatch):
-    log = fixed_scores(monkeypatch, [10, 19, 20], [20])
+    flown = fixed_scores(monkeypatch, [10, 19, 20], [20])
     result, _ = run()
-    assert log.count(3) == 1 and result.confirmed == 20
+    assert len(flown) == 3 and result.confirmed == 20
+
+
+def test_a_confirmation_is_flown_in_parts_of_all_its_episodes_each_on_seeds_of_its_own(monkeypatch):
+    flown = fixed_scores(monkeypatch, [10, 20, 30], [5, 15, 25])
+    run(replace(TINY, confirm_episodes=100))
+    assert [episodes for episodes, _ in flown] == [34, 33, 33] * 3
+    assert len({seed for _, seed in flown}) == 9
+    flown = fixed_scores(monkeypatch, [10, 20, 30], [5, 15, 25])
+    run(replace(TINY, confirm_episodes=1))
+    assert [episodes for episodes, _ in flown] == [1, 0, 0] * 3
 
 
 def test_the_best_confirmed_agent_is_kept_apart_from_the_population(monkeypatch):
@@ -391,8 +404,8 @@ def test_the_history_tells_every_members_life_and_its_lineage_holds():
         assert all(row["parent_id"] in ids and row["id"] not in ids for row in rows[1:])
     assert list(result.history[0]) == [
         *("generation", "id", "parent_id", "mutation", "fitness", "train_return", "steps", "hidden_size", "activation"),
-        *("lr_actor", "lr_critic", "batch_size", "learn_step", "gamma", "tau", "policy_freq", "policy_noise"),
-        *("noise_clip", "expl_noise", "elite"),
+        *("lr_actor", "lr_critic", "batch_size", "learn_step", "gamma", "reward_scale", "tau", "policy_freq"),
+        *("policy_noise", "noise_clip", "expl_noise", "elite"),
     ]
 
 

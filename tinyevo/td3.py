@@ -32,6 +32,7 @@ class HyperParams:
     batch_size: int = 128  # transitions in one update
     learn_step: int = 1  # environment steps for each update
     gamma: float = 0.99  # discount of the future, per environment step
+    reward_scale: float = 1.0  # the critics learn of rewards times this; what is best does not depend on it
     tau: float = 0.005  # share of the way that a target moves towards its network
     policy_freq: int = 2  # critic updates for each update of the policy and the targets
     policy_noise: float = 0.2  # target smoothing: standard deviation, in half-ranges of the action
@@ -145,7 +146,7 @@ class TD3:
 
             # Believe the more pessimistic critic; nothing follows a termination.
             q1, q2 = self.targets["critic"](torch.cat([next_obs, next_action], -1))
-            target = reward + hp.gamma * (1 - terminated) * torch.minimum(q1, q2)  # (batch, 1)
+            target = hp.reward_scale * reward + hp.gamma * (1 - terminated) * torch.minimum(q1, q2)  # (batch, 1)
 
         # Move both critics towards the same target.
         q1, q2 = critic(torch.cat([obs, action], -1))  # (batch, 1) each

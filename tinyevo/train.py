@@ -182,8 +182,10 @@ def train(
 
             # Confirm the best on episodes that did not select it.
             if elite.fitness[-1] > result.confirmed:
-                seed = config.derived_seed(CONFIRM, generation)
-                mean = evaluate(elite, config.env_id, config.confirm_episodes, seed, config.eval_steps).mean()
+                parts = np.array_split(range(config.confirm_episodes), len(members))  # the same for any executor
+                seeds = [config.derived_seed(CONFIRM, generation, slot) for slot in range(len(members))]
+                tasks = [(elite, config, len(part), seed) for part, seed in zip(parts, seeds)]
+                mean = np.concatenate(run_tasks(_fly_part, tasks, executor, 0, bar.update)).mean()
                 if mean > result.confirmed:
                     result.elite, result.confirmed = elite, float(mean)
 
@@ -207,6 +209,11 @@ def _fly_member(agent, memory, seed, config, evaluation_seed, on_steps):
         fitness = evaluate(agent, config.env_id, config.eval_episodes, evaluation_seed, config.eval_steps).mean()
     agent.fitness.append(float(fitness) if agent.is_finite() else -math.inf)
     return agent, records
+
+
+def _fly_part(elite, config, episodes, seed, on_steps):
+    """Some of the episodes that confirm an elite."""
+    return evaluate(elite, config.env_id, episodes, seed, config.eval_steps)
 
 
 def _warn_of_short_slices(config):
