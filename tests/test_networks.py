@@ -173,6 +173,23 @@ def test_many_added_nodes_have_the_spread_of_fresh_ones():
     assert fresh.mean().item() == pytest.approx(0, abs=0.002)
 
 
+def test_the_worked_example_of_growing_a_layer_of_two_nodes():
+    network = EvolvableMLP(1, 1, hidden_size=(2,))  # f(x) = 2 relu(x) + 3 relu(-x)
+    network.weights[0].data[:] = torch.tensor([[1.0, -1.0]])
+    network.weights[1].data[:] = torch.tensor([[2.0], [3.0]])
+    for bias in network.biases:
+        bias.data.zero_()
+    x = torch.tensor([[2.0], [-1.0]])
+    assert network(x).flatten().tolist() == [4.0, 3.0]
+    grown = network.add_nodes(0, 1, rng())
+    assert grown(x).flatten().tolist() == [4.0, 3.0]
+    assert grown.weights[1].flatten().tolist() == [2.0, 3.0, 0.0]
+    grown.weights[0].data[0, 0, 2], grown.biases[0].data[0, 0, 2] = 0.5, 1.0
+    # The new node says relu(0.5 x 2 + 1) = 2 to x = 2, and that is the gradient of its outgoing weight there.
+    grown(x[:1]).sum().backward()
+    assert grown.weights[1].grad.flatten().tolist() == [2.0, 0.0, 2.0]
+
+
 def test_added_nodes_take_part_after_one_update():
     grown = make((4,)).add_nodes(0, 3, rng())
     grown(inputs()).square().sum().backward()

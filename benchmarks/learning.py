@@ -1,0 +1,139 @@
+"""What evolution buys, and what exploration buys: `python benchmarks/learning.py` (hours; stop it, and it goes on).
+
+Each arm changes one thing of the settings of `train_lunar.py` and is run with the same seeds and the same number of
+environment steps, summed over its population. Runs are kept under `benchmarks/runs/` after every generation; a second
+call goes on where the first one stopped. Writes `learning.csv` and `learning.png` beside this file and prints a table.
+"""
+
+import argparse
+import csv
+import statistics
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import gymnasium as gym
+import torch
+
+from tinyevo.buffer import ReplayBuffer
+from tinyevo.mutation import Mutations
+from tinyevo.population import create_population
+from tinyevo.result import TrainResult
+from tinyevo.train import train
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+import train_lunar as script  # noqa: E402  its settings are the default arm
+
+NO_MUTATION = Mutations(no_mutation=1, architecture=0, parameters=0, activation=0, rl_hp=0)
+ARMS = {  # what each changes: of the configuration, of the hyper-parameters, the mutations, the size of the population
+    "default": {},
+    "a single TD3": {"size": 1, "mutations": NO_MUTATION},
+    "no mutation": {"mutations": NO_MUTATION},
+    "original exploration": {"config": {"noise_dt": 0.01}, "hp": {"expl_noise": 0.1}},
+    "memory of 10,000": {"config": {"memory_size": 10_000}},
+    "rewards not scaled": {"hp": {"reward_scale": 1.0}},
+}
+COLOURS = dict(zip(ARMS, ("tab:blue", "tab:red", "tab:green", "tab:purple", "tab:brown", "tab:orange")))
+
+
+def run_arm(arm, seed, steps):
+    """One run of an arm, from where it was left; returns its rows of the table."""
+    torch.set_num_threads(1)
+    changes = ARMS[arm]
+    size, mutations = changes.get("size", script.TOURNAMENT.population_size), changes.get("mutations", script.MUTATIONS)
+    config = replace(script.CONFIG, seed=seed, max_steps=steps // size, **changes.get("config", {}))
+    hp = replace(script.HP, **changes.get("hp", {}))
+    path = HERE / "runs" / f"{arm.replace(' ', '-')}-{seed}.pt"
+    if path.exists():
+        result = TrainResult.load_checkpoint(path)
+    else:
+        with gym.make(config.env_id) as env:
+            spaces = env.observation_space, env.action_space
+        population = create_population(size, *spaces, hp, seed, **script.NETWORK)
+        result = TrainResult(population, ReplayBuffer(config.memory_size, *spaces), {"rows": []})
+
+    def on_generation(result):
+        best = max(result.fitnesses[-1])
+        row = {"arm": arm, "seed": seed, "steps": size * result.steps, "fitness": best, "confirmed": result.confirmed}
+        result.settings["rows"].append(row)
+        result.save_checkpoint(path)
+
+    tournament = replace(script.TOURNAMENT, population_size=size)
+    train(result.population, result.memory, tournament, mutations, config, None, on_generation, result)
+    return result.settings["rows"]
+
+
+def summarize(rows, target):
+    """A line for each arm: how many seeds landed, and after how many steps."""
+    print("\n| arm | seeds that landed | steps to it, summed, median | each seed | best confirmed mean, median |")
+    print("|---|---|---|---|---|")
+    for arm in ARMS:
+        ends = list({row["seed"]: row for row in rows if row["arm"] == arm}.values())  # the last row of each seed
+        if not ends:
+            continue
+        landed = [row["steps"] for row in ends if row["confirmed"] >= target]
+        each = ", ".join(f"{row['steps']:,}" if row["confirmed"] >= target else "-" for row in ends)
+        middle = statistics.median([*landed, *[float("inf")] * (len(ends) - len(landed))])
+        best = statistics.median(row["confirmed"] for row in ends)
+        print(f"| {arm} | {len(landed)} of {len(ends)} | {middle:,.0f} | {each} | {best:.0f} |")
+
+
+def draw(rows, target, steps):
+    """Best confirmed mean return over steps: the median of the seeds, their range, and where each landed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    axes = figure.subplots()
+    for arm, colour in COLOURS.items():
+        runs = {}
+        for row in rows:
+            if row["arm"] == arm:
+                runs.setdefault(row["seed"], []).append(row)
+        if not runs:
+            continue
+        grid = sorted({row["steps"] for run in runs.values() for row in run} | {steps})
+        curves = [
+            [max((r["confirmed"] for r in run if r["steps"] <= x), default=-300) for x in grid] for run in runs.values()
+        ]
+        columns = list(zip(*curves))
+        axes.plot(grid, [statistics.median(column) for column in columns], color=colour, label=arm, linewidth=2)
+        axes.fill_between(grid, list(map(min, columns)), list(map(max, columns)), color=colour, alpha=0.08)
+        ends = [run[-1] for run in runs.values() if run[-1]["confirmed"] >= target]
+        axes.scatter([end["steps"] for end in ends], [end["confirmed"] for end in ends], color=colour, zorder=3)
+    axes.axhline(target, color="0.4", linestyle="--", linewidth=1)
+    axes.set(xlabel="environment steps, summed over the population", ylabel="best confirmed mean return (100 episodes)")
+    axes.set(xlim=(0, steps), ylim=(-200, 300), title="median and range over seeds; a dot where a seed has landed")
+    axes.legend(loc="lower right")
+    axes.grid(alpha=0.3)
+    figure.savefig(HERE / "learning.png", dpi=90)
+
+
+def main():
+    """Run what is missing, two at a time, then write, draw and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="default: 0 1 2 3 4")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="default: all")
+    parser.add_argument("--steps", type=int, default=300_000, help="summed over the population (default: 300000)")
+    args = parser.parse_args()
+    (HERE / "runs").mkdir(exist_ok=True)
+    tasks = [(arm, seed) for seed in args.seeds for arm in args.arms]
+    rows = []
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(run_arm, *task, args.steps): task for task in tasks}
+        for future in as_completed(futures):
+            rows += future.result()
+            print(*futures[future], future.result()[-1], flush=True)
+    rows.sort(key=lambda row: (list(ARMS).index(row["arm"]), row["seed"], row["steps"]))
+    with (HERE / "learning.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    draw(rows, script.CONFIG.target, args.steps)
+    summarize(rows, script.CONFIG.target)
+
+
+if __name__ == "__main__":
+    main()

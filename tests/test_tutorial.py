@@ -1,0 +1,283 @@
+"""tutorial.md cannot drift: what it quotes is the source, what it runs runs, what it names exists.
+
+A code block says in its first line's words what it is:
+
+- `python quote=tinyevo.td3:TD3.learn` is that symbol's source, character by character (less its docstring with
+  `nodoc`);
+- `python run` is executed, all of them in one namespace, in order, in a temporary folder;
+- `text output` after it is what it prints;
+- `text recorded` is from a real run: its numbers may differ, its format may not;
+- `python copy=noise.py` runs in an empty folder that holds only the files it names;
+- `mermaid arrows` is the import diagram;
+- anything else is for reading.
+
+`python tests/test_tutorial.py` writes the quotes and the outputs anew.
+"""
+
+import ast
+import builtins
+import contextlib
+import importlib
+import io
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import textwrap
+import warnings
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from common import make_agent
+from test_layout import ARROWS, MODULES, ROOT
+
+from tinyevo.mutation import RLParameter
+from tinyevo.population import population_table
+
+TUTORIAL = ROOT / "tutorial.md"
+BLOCK = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.S | re.M)
+
+
+def blocks(text):
+    """The code blocks of a text as (kind, body): kind is the first line's words."""
+    return [(match["info"].split(), match["body"]) for match in BLOCK.finditer(text)]
+
+
+def source(name, nodoc=False):
+    """The source of `module:symbol`, without its indentation."""
+    module, _, symbol = name.partition(":")
+    text = (ROOT / (module.replace(".", "/") + ".py")).read_text()
+    node = ast.parse(text)
+    for part in symbol.split("."):
+        node = next(child for child in node.body if names_of(child) == part)
+    first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
+    lines = text.splitlines()[first - 1 : node.end_lineno]
+    if nodoc and ast.get_docstring(node) is not None:
+        doc = node.body[0]
+        del lines[doc.lineno - first : doc.end_lineno - first + 1]
+    return textwrap.dedent("\n".join(lines)) + "\n"
+
+
+def names_of(node):
+    """The name that a statement gives, if it gives one."""
+    if isinstance(node, ast.Assign):
+        return getattr(node.targets[0], "id", None)
+    return getattr(node, "name", None)
+
+
+def wrong_quotes(text):
+    """The quotes in a text that are not what the source says."""
+    wrong = []
+    for kind, body in blocks(text):
+        for word in kind:
+            if word.startswith("quote=") and source(word.removeprefix("quote="), "nodoc" in kind) != body:
+                wrong.append(word)
+    return wrong
+
+
+def run_blocks(text, folder):
+    """Execute the blocks marked to run; yields (block, what it printed, what is said to be printed)."""
+    found, namespace, before = blocks(text), {"__name__": "tutorial"}, Path.cwd()
+    os.chdir(folder)
+    try:
+        for (kind, body), (next_kind, said) in zip(found, [*found[1:], ([], "")]):
+            if kind[:2] == ["python", "run"]:
+                printed = io.StringIO()
+                with contextlib.redirect_stdout(printed), warnings.catch_warnings(action="ignore"):
+                    exec(compile(body, "tutorial.md", "exec"), namespace)
+                yield body, printed.getvalue(), said if next_kind == ["text", "output"] else ""
+    finally:
+        os.chdir(before)
+
+
+def shape(text):
+    """The format of a text: every number becomes 0, every run of blanks one."""
+    numbers = re.sub(r"-?\d[\d,]*(\.\d+)?(e[-+]\d+)?", "0", text)
+    return "\n".join(" ".join(line.split()) for line in numbers.splitlines())
+
+
+def known_names():
+    """Every name that the code of the project gives to something, arguments and attributes among them."""
+    names = set(dir(builtins))
+    code = [*MODULES.values(), ROOT / "train_lunar.py"]
+    for path in [*code, *ROOT.glob("tests/*.py"), *ROOT.glob("benchmarks/*.py")]:
+        names.add(path.stem)
+        for node in ast.walk(ast.parse(path.read_text())):
+            for attribute in ("name", "id", "attr", "arg", "module"):
+                value = getattr(node, attribute, None)
+                names |= set(value.split(".")) if isinstance(value, str) else set()
+            if path in code and isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 40:
+                names |= set(re.findall(r"\w+", node.value))
+    return names
+
+
+def unknown_names(text):
+    """What a text names in code spans, outside of blocks, and what does not exist."""
+    prose, names, unknown = BLOCK.sub("", text), known_names(), []
+    for span in re.findall(r"`([^`\n]+)`", prose):
+        if re.fullmatch(r"[\w./-]+\.(py|md|csv|json|png|gif|pt|toml|patch)", span):
+            files = {"elite.pt", "population.pt", "history.csv", "config.json", "lander.gif", "evolution.png"}
+            places = (ROOT / span, ROOT / "tinyevo" / span, ROOT / "tests" / span, ROOT / "benchmarks" / span)
+            if Path(span).name not in files and not any(path.exists() for path in places):
+                unknown.append(span)
+        elif re.fullmatch(r"[A-Za-z_][\w.]*(\(.*\))?", span):
+            parts = span.partition("(")[0].split(".")
+            unknown += [span] if not all(part in names for part in parts) else []
+    for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", prose):
+        unknown += [link] if not (ROOT / link).exists() else []
+    return unknown
+
+
+def diagram_arrows(text):
+    """The arrows of the import diagram."""
+    (body,) = [body for kind, body in blocks(text) if kind == ["mermaid", "arrows"]]
+    arrows = {name: set() for name in re.findall(r"\b\w+\b", body.partition("\n")[2])}
+    for one, other in re.findall(r"(\w+) --> (\w+)", body):
+        arrows[one].add(other)
+    return arrows
+
+
+def wrong_settings(text):
+    """Rows of the settings' tables that the code does not read so, and settings that no table has."""
+    script = importlib.import_module("train_lunar")
+    objects = {"TrainConfig": script.CONFIG, "HyperParams": script.HP, "TournamentSelection": script.TOURNAMENT}
+    objects |= {"Mutations": script.MUTATIONS}
+    wrong, seen = [], set()
+    for title, rows in re.findall(r"^\*\*`(\w+)`\*\*.*?\n\n((?:\|.*\n)+)", text, re.M):
+        for name, value in re.findall(r"^\| `(\w+)` \| `?([^|`]*?)`? \|", rows, re.M):
+            seen.add((title, name))
+            actual = getattr(objects[title], name, "no such setting")
+            if name == "hp_space":
+                assert all(isinstance(space, RLParameter) for space in actual.values())
+                actual = ", ".join(actual)
+            if str(actual).replace("'", "") != value:
+                wrong.append(f"{title}.{name} is {actual}, not {value}")
+    every = {(title, field.name) for title, settings in objects.items() for field in fields(settings)}
+    return wrong + [f"{title}.{name} is in no table" for title, name in sorted(every - seen)]
+
+
+TEXT = TUTORIAL.read_text() if TUTORIAL.exists() else ""
+
+
+def test_every_quote_is_the_source():
+    assert wrong_quotes(TEXT) == []
+
+
+def test_every_block_runs_and_prints_what_is_said(tmp_path):
+    for body, printed, said in run_blocks(TEXT, tmp_path):
+        assert printed == said, body
+
+
+def test_recorded_output_has_the_format_of_today(tmp_path):
+    recorded = [body for kind, body in blocks(TEXT) if kind == ["text", "recorded"]]
+    head = population_table([make_agent()]).splitlines()[0]
+    tables = [body for body in recorded if "mutation" in body]
+    assert tables
+    for body in tables:
+        assert any(shape(line) == shape(head) for line in body.splitlines()), body
+
+
+def test_every_name_in_the_prose_exists():
+    assert unknown_names(TEXT) == []
+
+
+def test_the_import_diagram_is_the_arrows_of_the_layout():
+    assert diagram_arrows(TEXT) == ARROWS
+
+
+def test_every_setting_is_in_a_table_with_the_value_that_the_script_has():
+    assert wrong_settings(TEXT) == []
+
+
+def copies():
+    """The blocks that run on a copied module."""
+    return [(kind, body) for kind, body in blocks(TEXT) if len(kind) > 1 and kind[1].startswith("copy=")]
+
+
+@pytest.mark.parametrize("kind, body", copies(), ids=lambda value: value[1] if isinstance(value, list) else "")
+def test_a_copied_module_works_with_the_files_that_are_named(tmp_path, kind, body):
+    files = kind[1].removeprefix("copy=").split(",")
+    folder = tmp_path if len(files) == 1 else tmp_path / "tinyevo"
+    folder.mkdir(exist_ok=True)
+    for name in files:
+        (folder / name).write_text((ROOT / "tinyevo" / name).read_text())
+    done = subprocess.run(
+        [sys.executable, "-c", body], cwd=tmp_path, capture_output=True, text=True, env={"PATH": os.environ["PATH"]}
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_module_is_copied():
+    copied = {kind[1].removeprefix("copy=").split(",")[0] for kind, _ in copies()}
+    assert copied == {f"{name}.py" for name in MODULES}
+
+
+def test_every_module_and_its_tests_are_linked():
+    for name in MODULES:
+        assert f"(tinyevo/{name}.py)" in TEXT and f"(tests/test_{name}.py)" in TEXT, name
+
+
+# Each of these checks can fail
+
+
+def test_a_changed_quote_is_noticed():
+    good = f"```python quote=tinyevo.noise:GaussianNoise\n{source('tinyevo.noise:GaussianNoise')}```\n"
+    assert wrong_quotes(good) == []
+    assert wrong_quotes(good.replace("sigma", "sgima")) == ["quote=tinyevo.noise:GaussianNoise"]
+    with pytest.raises(StopIteration):
+        wrong_quotes("```python quote=tinyevo.noise:PinkNoise\n```\n")
+
+
+def test_a_wrong_output_is_noticed(tmp_path):
+    text = "```python run\nprint(6 * 7)\n```\n\n```text output\n{}\n```\n"
+    assert [printed == said for _, printed, said in run_blocks(text.format(42), tmp_path)] == [True]
+    assert [printed == said for _, printed, said in run_blocks(text.format(43), tmp_path)] == [False]
+    with pytest.raises(ZeroDivisionError):
+        list(run_blocks("```python run\n1 / 0\n```\n", tmp_path))
+
+
+def test_another_format_of_recorded_output_is_noticed():
+    assert shape("id  fitness\n 3   -7.5e-04") == shape("id fitness\n12 1,000.25")
+    assert shape("id fitness") != shape("id return")
+
+
+def test_a_name_that_does_not_exist_is_noticed():
+    good = "`tinyevo/td3.py` `TD3.learn` `make_envs(env_id, 8)` `test_nothing_follows_a_termination` [x](README.md)"
+    assert unknown_names(good) == []
+    bad = "`tinyevo/td4.py` `TD3.lern` `make_enws(1)` [x](READYOU.md)"
+    assert unknown_names(bad) == ["tinyevo/td4.py", "TD3.lern", "make_enws(1)", "READYOU.md"]
+
+
+def test_a_wrong_arrow_is_noticed():
+    text = "```mermaid arrows\ngraph TD\n  a --> b\n  c\n```\n"
+    assert diagram_arrows(text) == {"a": {"b"}, "b": set(), "c": set()}
+
+
+def test_a_wrong_setting_is_noticed():
+    found = wrong_settings("**`HyperParams`**\n\n| name | value | what |\n|---|---|---|\n| `gamma` | `0.98` | x |\n")
+    assert "HyperParams.gamma is 0.99, not 0.98" in found and "HyperParams.tau is in no table" in found
+    assert "HyperParams.gamma is in no table" not in found
+
+
+def rewrite():
+    """Write the quotes and the outputs of the tutorial anew."""
+    text = TUTORIAL.read_text()
+
+    def quoted(match):
+        kind = match["info"].split()
+        names = [word.removeprefix("quote=") for word in kind if word.startswith("quote=")]
+        return f"```{match['info']}\n{source(names[0], 'nodoc' in kind)}```" if names else match[0]
+
+    text = BLOCK.sub(quoted, text)
+    for body, printed, said in run_blocks(text, tempfile.mkdtemp()):
+        old = f"```python run\n{body}```\n\n```text output\n{said}```"
+        if said or printed:
+            assert old in text, f"this prints, and a block `text output` must follow:\n{body}"
+            text = text.replace(old, f"```python run\n{body}```\n\n```text output\n{printed}```")
+    TUTORIAL.write_text(text)
+
+
+if __name__ == "__main__":
+    rewrite()
