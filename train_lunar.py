@@ -205,7 +205,10 @@ def go_on(args, device):
     if not path.is_file():
         raise ValueError(f"--resume {args['resume']}: there is no run to go on with, for {path} is missing")
     run = TrainResult.load_checkpoint(path, device)
-    config, tournament, _ = read_plan(run.settings)
+    try:
+        config, tournament, _ = read_plan(run.settings)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} was not written by this version of the script: {error!r} in its settings") from error
     given = (QUICK if "quick" in args else {}) | args
     changed = replace(config, **{name: value for name, value in given.items() if hasattr(config, name)})
     old, new = asdict(config) | asdict(tournament), asdict(tournament) | args | asdict(changed)

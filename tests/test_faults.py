@@ -200,6 +200,15 @@ def test_a_run_of_an_environment_that_has_changed_since_is_refused(begun):
     assert "learned (Box(-inf, inf, (3,)" in done.stderr and "now has (Box(-1.0, 1.0, (1,)" in done.stderr
 
 
+@pytest.mark.parametrize("settings", [{}, {"config": {"surprise": 1}, "mutations": {"hp_space": {}}}])
+def test_a_run_that_another_program_kept_is_refused(begun, settings):
+    state = checkpoint.load(begun / "run" / "population.pt")
+    checkpoint.save(state | {"settings": settings}, begun / "run" / "population.pt")
+    done = run(begun, "--resume", "run", "--no-gif")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "run/population.pt was not written by this version of the script" in done.stderr
+
+
 def test_two_runs_never_write_into_one_folder(tmp_path):
     script = start(tmp_path, *LONG)
     read_until(script, "best confirmed")

@@ -78,8 +78,9 @@ def test_the_modules_import_each_other_as_drawn_and_in_no_other_way():
     assert {name: imports(path) for name, path in MODULES.items()} == ARROWS
 
 
-def test_no_blank_is_left_in_the_readme():
-    assert not re.findall(r"@[A-Z]+@", (ROOT / "README.md").read_text())
+@pytest.mark.parametrize("name", ["README.md", "tutorial.md", "benchmarks/RESULTS.md"])
+def test_no_blank_is_left_in_a_text(name):
+    assert not re.findall(r"@[A-Z]+@", (ROOT / name).read_text())
 
 
 def test_nothing_is_re_exported():
