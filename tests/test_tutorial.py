@@ -145,7 +145,7 @@ def wrong_settings(text):
     objects = {"TrainConfig": script.CONFIG, "HyperParams": script.HP, "TournamentSelection": script.TOURNAMENT}
     objects |= {"Mutations": script.MUTATIONS}
     wrong, seen = [], set()
-    for title, rows in re.findall(r"^\*\*`(\w+)`\*\*.*?\n\n((?:\|.*\n)+)", text, re.M):
+    for title, rows in re.findall(r"^\*\*`(\w+)`\*\*.*\n(?:.+\n)*\n((?:\|.*\n)+)", text, re.M):
         for name, value in re.findall(r"^\| `(\w+)` \| `?([^|`]*?)`? \|", rows, re.M):
             seen.add((title, name))
             actual = getattr(objects[title], name, "no such setting")

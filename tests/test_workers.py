@@ -60,6 +60,22 @@ def test_a_pool_ends_no_other_process():
     bystander.join()
 
 
+@needs_proc
+def test_memory_that_a_task_no_longer_needs_goes_back_to_the_system():
+    def occupied():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    before = occupied()
+    run_tasks(scatter, [()], None, 0, None)
+    assert occupied() < before + 20 * 2**20  # of 200 MiB that the task had
+
+
+def scatter(on_steps):
+    """Fill the heap with small pieces, and keep only the last one of them."""
+    pieces = [bytearray(50_000) for _ in range(4000)]
+    return pieces[-1]
+
+
 def test_what_a_task_raises_is_raised():
     with ThreadPoolExecutor(2) as executor:
         for where in (None, executor):

@@ -45,11 +45,8 @@ def loads(data):
     if hashlib.sha256(archive).digest() != digest:
         raise ValueError("it is damaged, or not a tinyevo checkpoint")
     content = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
-
-    def tensor_or_dict(item):
-        return content["tensors"][item[TENSOR]] if TENSOR in item else item
-
-    outline = json.loads(content["json"], object_hook=tensor_or_dict)
+    tensors = content["tensors"]
+    outline = json.loads(content["json"], object_hook=lambda item: tensors[item[TENSOR]] if TENSOR in item else item)
     if outline["format"] != FORMAT:
         raise ValueError(f"its format is {outline['format']!r}, this version of tinyevo reads {FORMAT!r}")
     return outline["state"]

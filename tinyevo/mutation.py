@@ -48,6 +48,7 @@ class RLParameter:
         return moved[rng.integers(len(moved))]
 
     def _moved(self, value, factor):
+        """`value` times `factor` within the bounds, as `dtype`; a whole number moves by 1 at least."""
         new = value * factor
         if self.dtype is int:
             # Rounding may undo the step (1 * 1.25 is 1 again), and then no draw would ever leave 1.

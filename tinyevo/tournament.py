@@ -60,6 +60,5 @@ class TournamentSelection:
 
     def _winner(self, candidates, rng):
         """The fittest of `tournament_size` distinct rivals, or of all if there are fewer."""
-        size = min(self.tournament_size, len(candidates))
-        rivals = rng.choice(len(candidates), size=size, replace=False)
+        rivals = rng.choice(len(candidates), size=min(self.tournament_size, len(candidates)), replace=False)
         return max((candidates[index] for index in rivals), key=lambda agent: agent.fitness[-1])

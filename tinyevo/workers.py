@@ -5,12 +5,13 @@ Leaves out: other machines. `train` takes any `concurrent.futures.Executor`, so 
 Needs: nothing else.
 """
 
+import ctypes
 import multiprocessing
 import os
 import signal
 import threading
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -44,10 +45,10 @@ def run_tasks(function, tasks, executor, steps, on_steps):
     the executor has a shared counter `flown` or there is none; else of `steps` for each task that is done.
     """
     if executor is None:
-        return [function(*task, on_steps) for task in tasks]
+        return [_run(function, *task, on_steps) for task in tasks]
     counter = getattr(executor, "flown", None)
     seen = counter.value if counter else 0
-    futures = pending = [executor.submit(function, *task, report_steps) for task in tasks]
+    futures = pending = [executor.submit(_run, function, *task, report_steps) for task in tasks]
     while pending:
         done, pending = wait(futures, timeout=0.5, return_when=FIRST_EXCEPTION)
         for future in done:
@@ -63,6 +64,14 @@ def report_steps(steps):
     if _flown is not None:
         with _flown.get_lock():
             _flown.value += steps
+
+
+def _run(function, *arguments):
+    result = function(*arguments)
+    # glibc keeps what millions of small tensors leave behind, some 10 MB for each slice, unless it is asked.
+    with suppress(AttributeError, OSError, TypeError):  # other systems do not need it
+        ctypes.CDLL(None).malloc_trim(0)
+    return result
 
 
 @contextmanager
