@@ -17,6 +17,7 @@ A code block says in its first line's words what it is:
 import ast
 import builtins
 import contextlib
+import functools
 import importlib
 import io
 import os
@@ -98,6 +99,7 @@ def shape(text):
     return "\n".join(" ".join(line.split()) for line in numbers.splitlines())
 
 
+@functools.cache
 def known_names():
     """Every name that the code of the project gives to something, arguments and attributes among them."""
     names = set(dir(builtins))
