@@ -8,7 +8,7 @@ A code block says in its first line's words what it is:
 - `text output` after it is what it prints;
 - `text recorded` is from a real run: its numbers may differ, its format may not;
 - `python copy=noise.py` runs in an empty folder that holds only the files it names;
-- `mermaid arrows` is the import diagram;
+- a diagram that begins with `%% import arrows` is that of the imports;
 - anything else is for reading.
 
 `python tests/test_tutorial.py` writes the quotes and the outputs anew.
@@ -134,8 +134,8 @@ def unknown_names(text):
 
 def diagram_arrows(text):
     """The arrows of the import diagram."""
-    (body,) = [body for kind, body in blocks(text) if kind == ["mermaid", "arrows"]]
-    arrows = {name: set() for name in re.findall(r"\b\w+\b", body.partition("\n")[2])}
+    (body,) = [body for _, body in blocks(text) if body.startswith("%% import arrows\ngraph TD\n")]
+    arrows = {name: set() for line in body.splitlines()[2:] for name in re.findall(r"\w+", line)}
     for one, other in re.findall(r"(\w+) --> (\w+)", body):
         arrows[one].add(other)
     return arrows
@@ -253,7 +253,7 @@ def test_a_name_that_does_not_exist_is_noticed():
 
 
 def test_a_wrong_arrow_is_noticed():
-    text = "```mermaid arrows\ngraph TD\n  a --> b\n  c\n```\n"
+    text = "```mermaid\n%% import arrows\ngraph TD\n  a --> b\n  c\n```\n"
     assert diagram_arrows(text) == {"a": {"b"}, "b": set(), "c": set()}
 
 
