@@ -9,9 +9,8 @@ import argparse
 import csv
 import statistics
 import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import gymnasium as gym
@@ -22,6 +21,7 @@ from tinyevo.mutation import Mutations
 from tinyevo.population import create_population
 from tinyevo.result import TrainResult
 from tinyevo.train import train
+from tinyevo.workers import worker_pool
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -121,11 +121,12 @@ def main():
     (HERE / "runs").mkdir(exist_ok=True)
     tasks = [(arm, seed) for seed in args.seeds for arm in args.arms]
     rows = []
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+    with worker_pool(2) as pool:  # whose workers end with this process, however it ends
         futures = {pool.submit(run_arm, *task, args.steps): task for task in tasks}
         for future in as_completed(futures):
             rows += future.result()
             print(*futures[future], future.result()[-1], flush=True)
+        pool.shutdown()  # in order: each worker's progress bar holds a semaphore
     rows.sort(key=lambda row: (list(ARMS).index(row["arm"]), row["seed"], row["steps"]))
     with (HERE / "learning.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
