@@ -40,7 +40,8 @@ def read_until(script, beginning):
 
 def kill_group(script):
     """Kill everything that a started script has left, if anything."""
-    with suppress(ProcessLookupError):
+    script.kill()
+    with suppress(ProcessLookupError, AttributeError):  # Windows has no groups
         os.killpg(script.pid, signal.SIGKILL)
 
 
