@@ -153,10 +153,10 @@ def find_spaces(env_id, gif):
     try:
         with warnings.catch_warnings(action="ignore"):  # gym warns before it raises; the error is enough
             env = gym.make(env_id)
-    except (gym.error.Error, ImportError) as error:
+    except Exception as error:  # an environment is anybody's code
         raise ValueError(f"--env {env_id}: {error}") from error
     env.close()
-    if gif and "rgb_array" not in env.metadata["render_modes"]:
+    if gif and "rgb_array" not in env.metadata.get("render_modes", ()):
         raise ValueError(f"--env {env_id} cannot be rendered: add --no-gif")
     return env.observation_space, env.action_space
 
@@ -202,8 +202,6 @@ def begin(args, device):
 def go_on(args, device):
     """The run in the folder `--resume`, with its own settings; but its end, `max_steps` or `target`, may be another."""
     path = args["resume"] / "population.pt"
-    if not path.is_file():
-        raise ValueError(f"--resume {args['resume']}: there is no run to go on with, for {path} is missing")
     run = TrainResult.load_checkpoint(path, device)
     try:
         config, tournament, _ = read_plan(run.settings)
@@ -314,8 +312,9 @@ def evolve(run, out, workers, gif):
 
 
 def interrupt(number, frame):
-    """Answer Ctrl-C and SIGTERM: end in order, and do not let a second one disturb that."""
-    signal.signal(number, signal.SIG_IGN)
+    """Answer Ctrl-C and SIGTERM: end in order, and do not let another one disturb that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt(number)
 
 
@@ -324,31 +323,40 @@ def main():
     parser, args = parse_arguments()
     torch.set_num_threads(1)  # small networks: a second thread costs more than it brings
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
-    sys.stdout.reconfigure(line_buffering=True)  # show each table at once, through a pipe too
+    # Show each table at once, through a pipe too, and whatever the name of the folder.
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
     try:
         device = find_device(args.get("device", "cpu"))
-        run = go_on(args, device) if "resume" in args else begin(args, device)
+        out = args.get("resume")
+        if out and not (out / "population.pt").is_file():
+            raise ValueError(f"--resume {out}: there is no run to go on with, for {out / 'population.pt'} is missing")
+        lock = lock_folder(out) if out else None  # before its run is read
+        run = go_on(args, device) if out else begin(args, device)
         most = 1 if device.type == "cuda" else os.cpu_count() or 1
         workers = args.get("workers", most)
         if type(workers) is not int or workers < 1:
             raise ValueError(f"--workers must be a whole number of at least 1, not {workers}")
-        out = args["resume"] if "resume" in args else make_folder(args.get("out"))
-        lock = lock_folder(out)
+        out = out or make_folder(args.get("out"))
+        lock = lock or lock_folder(out)
     except (ValueError, TypeError, OSError, MemoryError) as error:
         parser.error(str(error))
 
-    hint = f"go on with: python {shlex.join([sys.argv[0], '--resume', str(out)])}\n"
+    flags = [f"--device={device}"] * (device.type != "cpu") + ["--no-gif"] * ("no_gif" in args)
+    hint = f"go on with: python {shlex.join([sys.argv[0], '--resume', str(out), *flags])}\n"
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     try:
         with closing(lock):
-            evolve(run, out, min(workers, len(run.population)), "no_gif" not in args)
+            workers = min(workers, len(run.population), 61)  # Windows cannot wait for more than 61
+            evolve(run, out, workers, "no_gif" not in args)
     except KeyboardInterrupt as stop:
         parser.exit(128 + stop.args[0], f"stopped; {hint}")
     except BrokenProcessPool:
         parser.exit(1, f"stopped: a worker process died, perhaps for lack of memory (--workers 1 needs less); {hint}")
-    except (OSError, ArithmeticError, gym.error.Error) as error:
+    except ArithmeticError as error:
+        parser.exit(1, f"stopped: {error}; what there is stays in {out}\n")
+    except (OSError, MemoryError, gym.error.Error) as error:
         parser.exit(1, f"stopped: {error}; {hint}")
 
 

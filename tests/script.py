@@ -45,7 +45,7 @@ def kill_group(script):
         os.killpg(script.pid, signal.SIGKILL)
 
 
-def group_ends(script, seconds=10):
+def group_ends(script, seconds=60):
     """Whether all processes of a started script are gone within some seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

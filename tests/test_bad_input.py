@@ -104,7 +104,6 @@ WEIGHTS = ["no_mutation", "architecture", "parameters", "activation", "rl_hp"]
 LIBRARY_CALLS = [
     *[(partial(TrainConfig, **{name: 0}), name) for name in ("num_envs", "max_steps", "evo_steps", "memory_size")],
     *[(partial(TrainConfig, **{name: 0}), name) for name in ("eval_episodes", "confirm_episodes", "eval_steps")],
-    (partial(TrainConfig, env_id=None), "env_id"),
     (partial(TrainConfig, seed="0"), "seed"),
     (partial(TrainConfig, num_envs=True), "num_envs"),
     (partial(TrainConfig, num_envs="8"), "num_envs"),

@@ -60,7 +60,7 @@ def write(path, data):
     """
     path, temporary = Path(path), Path(f"{path}.tmp")
     if path.is_file() and path.read_bytes() == data:
-        return
+        return temporary.unlink(missing_ok=True)  # that an earlier, killed write may have left
     try:
         with open(temporary, "wb") as file:
             file.write(data)

@@ -21,23 +21,22 @@ class Guarded(gym.Wrapper):
     def reset(self, **arguments):
         """Begin an episode: (obs, info)."""
         self.taken = 0  # steps
-        obs, info = self._call(self.env.reset, **arguments)
-        self._require_finite("observation", obs)
-        return obs, info
+        return self._call(self.env.reset, **arguments)
 
     def step(self, action):
         """Go one step on: (obs, reward, terminated, truncated, info)."""
         self.taken += 1
-        obs, reward, *rest = self._call(self.env.step, action)
-        self._require_finite("observation", obs)
-        self._require_finite("reward", reward)
-        return obs, reward, *rest
+        answer = self._call(self.env.step, action)
+        self._require_finite("reward", answer[1])
+        return answer
 
     def _call(self, function, *arguments, **named):
         try:
-            return function(*arguments, **named)
+            answer = function(*arguments, **named)
         except Exception as error:
             raise self._failure(f"raised {error!r}") from error
+        self._require_finite("observation", answer[0])
+        return answer
 
     def _require_finite(self, name, value):
         if not np.isfinite(value).all():

@@ -30,7 +30,7 @@ def record_gif(agent, env_id, path, episodes=7, seed=0):
     Their starts follow from `seed`. Each episode ends with the frame of its last step.
     """
     env = gym.make(env_id, render_mode="rgb_array")
-    step_time = 1000 / env.metadata["render_fps"]  # milliseconds
+    step_time = 1000 / env.metadata.get("render_fps", 30)  # milliseconds
     frames, durations, returns = [], [], np.zeros(episodes)
     for episode, start in enumerate(np.random.SeedSequence(seed).generate_state(episodes).tolist()):
         flight = []

@@ -69,8 +69,6 @@ class TrainConfig:
             number, types = ("number", (int, float)) if kind is float else ("whole number", (int,))
             if type(value) not in types or not low <= value <= high:
                 raise ValueError(f"{name} must be a {number} from {low} to {high}, not {value!r}")
-        if type(self.env_id) is not str:
-            raise ValueError(f"env_id must be the name of an environment, not {self.env_id!r}")
         if self.noise not in ("ou", "gaussian"):
             raise ValueError(f"noise must be 'ou' or 'gaussian', not {self.noise!r}")
         for name in ("max_steps", "evo_steps"):
@@ -194,8 +192,7 @@ def train(
             result.population, result.steps = list(members), result.steps + steps
             result.fitnesses.append([agent.fitness[-1] for agent in members])
             for agent in members:
-                row = {"generation": generation, **member_row(agent), "elite": agent.id == elite.id}
-                result.history.append(row)
+                result.history.append({"generation": generation, **member_row(agent), "elite": agent.id == elite.id})
             on_generation(result)
     return result
 

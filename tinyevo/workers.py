@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 
 import torch
@@ -33,8 +34,9 @@ def worker_pool(workers):
     try:
         yield pool
     finally:
+        pool._result_queue._writer.close()  # the workers' end alone stays open: half a result ends with its sender
         for worker in set(multiprocessing.active_children()) - others:
-            worker.terminate()
+            worker.kill()
         pool.shutdown(cancel_futures=True)
 
 
@@ -53,6 +55,9 @@ def run_tasks(function, tasks, executor, steps, on_steps):
         done, pending = wait(futures, timeout=0.5, return_when=FIRST_EXCEPTION)
         for future in done:
             future.result()  # raises at once what the task raised
+        # The pool notices a dead worker too, but not one that died in the middle of sending its result.
+        if pending and any(worker.exitcode is not None for worker in [*getattr(executor, "_processes", {}).values()]):
+            raise BrokenProcessPool("a worker process died")
         now = counter.value if counter else len(done) * steps
         on_steps(now - seen)
         seen = now
@@ -89,7 +94,7 @@ def every_second(act):
         yield
     finally:
         done.set()
-        thread.join()
+        thread.join(timeout=1)  # an interrupted `act` may have left a lock behind that the thread waits for
 
 
 def _start_worker(flown):
