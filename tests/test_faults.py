@@ -85,10 +85,16 @@ def test_ctrl_c_and_sigterm_end_cleanly_and_the_named_command_goes_on(tmp_path, 
     assert results(tmp_path / "run") == results(straight)
 
 
-@pytest.mark.parametrize("delay", [0.3, 1.5, 3.0])
+@linux
+@pytest.mark.parametrize("delay", [0.3, 0.7])
 def test_ctrl_c_before_the_run_has_begun_prints_no_traceback(tmp_path, delay):
     script = start(tmp_path, *LONG, "--workers", "2")
     time.sleep(delay)
+    for _ in range(100):  # let Python itself get as far as the script's first line
+        caught = Path(f"/proc/{script.pid}/status").read_text().split("SigCgt:")[1].split()[0]
+        if not int(caught, 16) & 1 << signal.SIGINT - 1:
+            break
+        time.sleep(0.01)
     os.killpg(script.pid, signal.SIGINT)
     _, errors = script.communicate(timeout=30)
     assert script.returncode in (-signal.SIGINT, 130)
@@ -122,7 +128,7 @@ def test_the_workers_of_a_script_that_is_killed_end_within_seconds(tmp_path):
 
 @linux
 def test_a_run_killed_again_and_again_gives_the_same_bytes_as_one_that_was_not(tmp_path):
-    arguments = [*COUNTING, "--max-steps", "8000", "--no-gif"]  # 100 generations
+    arguments = [*COUNTING, "--max-steps", "12000", "--no-gif"]  # 150 generations
     slow_saves = {"env": os.environ | PROBES | {"SLOW_SAVES": "1"}}  # so that a kill can find one
     assert run(tmp_path, *arguments, "--out", "straight").returncode == 0
     chance = random.Random(0)
