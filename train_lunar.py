@@ -170,10 +170,15 @@ def find_device(name):
         raise ValueError(f"--device {name} is not available here: {str(error).splitlines()[0]}") from error
 
 
+def changed(config, args):
+    """A `TrainConfig` with what `--quick` and the other flags change, the latter last."""
+    changes = (QUICK if "quick" in args else {}) | args
+    return replace(config, **{name: value for name, value in changes.items() if hasattr(config, name)})
+
+
 def plan(args):
     """All settings of a new run as plain data: those at the top of this file, and what the flags change."""
-    changes = (QUICK if "quick" in args else {}) | args
-    config = replace(CONFIG, **{name: value for name, value in changes.items() if hasattr(CONFIG, name)})
+    config = changed(CONFIG, args)
     tournament = replace(TOURNAMENT, population_size=args.get("population_size", TOURNAMENT.population_size))
     for name, space in MUTATIONS.hp_space.items():  # no mutation may lead out of what HyperParams allows
         replace(HP, **{name: space.dtype(space.min)}), replace(HP, **{name: space.dtype(space.max)})
@@ -207,19 +212,18 @@ def go_on(args, device):
         config, tournament, _ = read_plan(run.settings)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} was not written by this version of the script: {error!r} in its settings") from error
-    given = (QUICK if "quick" in args else {}) | args
-    changed = replace(config, **{name: value for name, value in given.items() if hasattr(config, name)})
-    old, new = asdict(config) | asdict(tournament), asdict(tournament) | args | asdict(changed)
+    longer = changed(config, args)
+    old, new = asdict(config) | asdict(tournament), asdict(tournament) | args | asdict(longer)
     for name, value in old.items():
         if value != new[name] and name not in ("max_steps", "target"):
             raise ValueError(f"the run in {args['resume']} has {name} {value}, it cannot go on with {new[name]}")
-    if changed.max_steps < run.steps:
-        raise ValueError(f"max_steps must be at least the {run.steps} that the run has flown, not {changed.max_steps}")
+    if longer.max_steps < run.steps:
+        raise ValueError(f"max_steps must be at least the {run.steps} that the run has flown, not {longer.max_steps}")
     spaces = find_spaces(config.env_id, "no_gif" not in args)
     learned = run.population[0].observation_space, run.population[0].action_space
     if learned != spaces:
         raise ValueError(f"the run in {args['resume']} learned {learned}, but {config.env_id} now has {spaces}")
-    run.settings["config"] = asdict(changed)
+    run.settings["config"] = asdict(longer)
     return run
 
 

@@ -1,5 +1,6 @@
 """How tests run the script: as a user does, in a process of its own, with the probe environments in reach."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -19,6 +20,13 @@ def run(folder, *arguments, **options):
     """Run the script in a folder, to its end."""
     options = {"capture_output": True, "text": True, "timeout": 300, "env": os.environ | PROBES, **options}
     return subprocess.run([*SCRIPT, *map(str, arguments)], cwd=folder, **options)
+
+
+def call(monkeypatch, *arguments):
+    """Run the script in this process."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.setattr(sys, "argv", ["train_lunar.py", *arguments])
+    importlib.import_module("train_lunar").main()
 
 
 def start(folder, *arguments, **options):

@@ -3,10 +3,8 @@
 On the command line the exit status is 2; the library raises ValueError with the same sentence.
 """
 
-import importlib
 import math
 import os
-import sys
 from functools import partial
 
 import numpy as np
@@ -14,7 +12,7 @@ import probes  # noqa: F401  registers the environments
 import pytest
 from common import ACTIONS, OBSERVATIONS, make_agent
 from gymnasium.spaces import Box, Discrete
-from script import ROOT
+from script import call
 
 from tinyevo.buffer import ReplayBuffer
 from tinyevo.mutation import Mutations, RLParameter
@@ -173,13 +171,6 @@ LIBRARY_CALLS = [
     (lambda: ReplayBuffer(9, OBSERVATIONS, ACTIONS).sample(4, np.random.default_rng(0)), "the memory is empty"),
     (lambda: train([], None, None, None, TrainConfig()), "the population is empty"),
 ]
-
-
-def call(monkeypatch, *arguments):
-    """Run the script in this process."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    monkeypatch.setattr(sys, "argv", ["train_lunar.py", *arguments])
-    importlib.import_module("train_lunar").main()
 
 
 @pytest.mark.parametrize("arguments, words", COMMAND_LINES)

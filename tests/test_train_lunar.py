@@ -5,25 +5,17 @@ import importlib
 import json
 import os
 import re
-import sys
 from pathlib import Path
 
 import imageio.v3 as imageio
 import pytest
-from script import COUNTING, ROOT, SMALL, files, kill_group, read_until, run, start
+from script import COUNTING, ROOT, SMALL, call, files, kill_group, read_until, run, start
 
 from tinyevo.evaluate import evaluate
 from tinyevo.mutation import Mutations, RLParameter
 from tinyevo.td3 import TD3
 
 WRITTEN = {"config.json", "elite.pt", "evolution.png", "history.csv", "lander.gif", "population.pt"}
-
-
-def call(monkeypatch, *arguments):
-    """Run the script in this process."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    monkeypatch.setattr(sys, "argv", ["train_lunar.py", *arguments])
-    importlib.import_module("train_lunar").main()
 
 
 @pytest.fixture(scope="module")

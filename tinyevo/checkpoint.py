@@ -55,8 +55,8 @@ def loads(data):
 def write(path, data):
     """Write bytes to `path` so that the file is always whole: either the old one or the new one.
 
-    They go to a temporary file beside it, are forced to the disk, and only then take the name. A file that holds them
-    already is left alone. Raises OSError, naming the file, if that fails; then nothing has changed.
+    They go to a temporary file beside it, are forced to the disk, and only then take the name; a file that holds them
+    already is left alone. Raises OSError, naming the file, if they cannot be written; the old file is still there then.
     """
     path, temporary = Path(path), Path(f"{path}.tmp")
     if path.is_file() and path.read_bytes() == data:

@@ -72,9 +72,10 @@ def report_steps(steps):
 
 
 def _run(function, *arguments):
+    """Do a task, and give the memory that it no longer needs back to the system."""
     result = function(*arguments)
-    # glibc keeps what millions of small tensors leave behind, some 10 MB for each slice, unless it is asked.
-    with suppress(AttributeError, OSError, TypeError):  # other systems do not need it
+    # glibc, unless asked, keeps what millions of small tensors leave behind: some 10 MB for each slice.
+    with suppress(AttributeError, OSError, TypeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
     return result
 
