@@ -28,15 +28,18 @@ sys.path.insert(0, str(HERE.parent))
 import train_lunar as script  # noqa: E402  its settings are the default arm
 
 NO_MUTATION = Mutations(no_mutation=1, architecture=0, parameters=0, activation=0, rl_hp=0)
+BAD = {"lr_actor": 1e-4, "batch_size": 64, "learn_step": 8}  # numbers that nobody tuned: it learns too little
 ARMS = {  # what each changes: of the configuration, of the hyper-parameters, the mutations, the size of the population
     "default": {},
     "a single TD3": {"size": 1, "mutations": NO_MUTATION},
     "no mutation": {"mutations": NO_MUTATION},
     "original exploration": {"config": {"noise_dt": 0.01}, "hp": {"expl_noise": 0.1}},
     "memory of 10,000": {"config": {"memory_size": 10_000}},
+    "bad numbers": {"hp": BAD},
+    "bad numbers, a single TD3": {"hp": BAD, "size": 1, "mutations": NO_MUTATION},
+    "bad numbers, no mutation": {"hp": BAD, "mutations": NO_MUTATION},
     "rewards not scaled": {"hp": {"reward_scale": 1.0}},
 }
-COLOURS = dict(zip(ARMS, ("tab:blue", "tab:red", "tab:green", "tab:purple", "tab:brown", "tab:orange")))
 
 
 def run_arm(arm, seed, steps):

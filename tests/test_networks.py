@@ -47,6 +47,15 @@ def test_an_ensemble_computes_what_its_members_compute_alone():
         torch.testing.assert_close(output, alone(inputs()))
 
 
+def test_the_first_of_an_ensemble_can_be_asked_alone():
+    pair = make(ensemble_size=2)
+    first = pair(inputs(), first_only=True)
+    torch.testing.assert_close(first, pair(inputs())[0])
+    asked = torch.autograd.grad(first.square().sum(), list(pair.parameters()))
+    for gradient in asked:
+        assert gradient[0].any() and not gradient[1].any()
+
+
 def test_the_members_of_an_ensemble_begin_different():
     q1, q2 = make(ensemble_size=2)(inputs())
     assert not torch.allclose(q1, q2)

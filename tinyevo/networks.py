@@ -38,9 +38,7 @@ class MLPConfig:
         object.__setattr__(self, "hidden_size", tuple(self.hidden_size))
         sizes = [self.num_inputs, *self.hidden_size, self.num_outputs, self.ensemble_size]
         if not self.hidden_size or not all(type(size) is int and size >= 1 for size in sizes):
-            raise ValueError(
-                f"a network needs one hidden layer or more and whole sizes of at least 1, not {asdict(self)}"
-            )
+            raise ValueError(f"a network needs a hidden layer or more, and whole sizes from 1 up, not {asdict(self)}")
         for name in (self.activation, self.output_activation or self.activation):
             if name not in ACTIVATIONS:
                 raise ValueError(f"unknown activation {name!r}, choose from {', '.join(ACTIVATIONS)}")
@@ -80,17 +78,22 @@ class EvolvableMLP(nn.Module):
             self.weights.append(nn.Parameter(weight.clone()))  # (ensemble, fan_in, fan_out)
             self.biases.append(nn.Parameter(bias.clone()))  # (ensemble, 1, fan_out)
 
-    def forward(self, x):
-        """Map (batch, num_inputs) to (batch, num_outputs), with a leading ensemble axis if there is more than one."""
+    def forward(self, x, first_only=False):
+        """Map (batch, num_inputs) to (batch, num_outputs), with a leading ensemble axis if there is more than one.
+
+        `first_only` asks nothing of the ensemble but its first network.
+        """
         hidden = ACTIVATIONS[self.config.activation]
         output = ACTIVATIONS.get(self.config.output_activation)
-        x = x.expand(self.config.ensemble_size, -1, -1)  # (ensemble, batch, num_inputs), not copied
-        last = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases)):
+        layers = list(zip(self.weights, self.biases))
+        if first_only:
+            layers = [(weight[:1], bias[:1]) for weight, bias in layers]
+        x = x.expand(len(layers[0][0]), -1, -1)  # (ensemble, batch, num_inputs), not copied
+        for layer, (weight, bias) in enumerate(layers):
             x = torch.baddbmm(bias, x, weight)  # bias + x @ weight, for each of the ensemble
-            activation = hidden if layer < last else output
+            activation = hidden if layer < len(layers) - 1 else output
             x = activation(x) if activation else x
-        return x if self.config.ensemble_size > 1 else x[0]
+        return x if len(x) > 1 else x[0]
 
     def change_activation(self, name):
         """The same weights behind another hidden activation; the output activation stays."""

@@ -138,8 +138,6 @@ def _plot_family_tree(axes, history, births, descent):
         axes.plot([], [], color=color, linewidth=1.8, label=kind)
     axes.plot([], [], **DESCENT, label="descent of the last elite")
     axes.legend(ncols=len(KINDS) + 1, loc="upper center", bbox_to_anchor=(0.5, 0), frameon=False)
-    axes.set_title(
-        "family tree: a column for each generation, the fittest on top; the colour of an edge is what mutated"
-    )
+    axes.set_title("family tree: a column for each generation, the fittest on top; an edge shows by colour what mutated")
     axes.set_ylim(0.5 - size, 0.3)
     axes.set_axis_off()

@@ -155,7 +155,7 @@ class TD3:
 
         if self.updates % hp.policy_freq == 0:
             # Move the policy uphill on the first critic.
-            q1, _ = critic(torch.cat([obs, self._policy(actor, obs)], -1))
+            q1 = critic(torch.cat([obs, self._policy(actor, obs)], -1), first_only=True)
             losses["actor"] = -q1.mean()
             self._descend("actor", losses["actor"])
 
