@@ -16,11 +16,12 @@ import math
 import os
 import shlex
 import sqlite3
+import subprocess
 import sys
 import textwrap
 import warnings
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -229,10 +230,12 @@ def go_on(args, device):
 
 def make_folder(path):
     """The folder of a new run: the given one, unless it holds something, or the next number under runs/."""
-    if path is None:
+    while path is None:
         taken = [int(old.name) for old in Path("runs").glob("*") if old.name.isdecimal()]
-        path = Path("runs", f"{max(taken, default=0) + 1:03d}")
-        path.mkdir(parents=True)  # an error if another run was faster
+        new = Path("runs", f"{max(taken, default=0) + 1:03d}")
+        with suppress(FileExistsError):  # another run was faster
+            new.mkdir(parents=True)
+            path = new
     path.mkdir(parents=True, exist_ok=True)
     if any(old.suffix not in (".lock", ".tmp") for old in path.iterdir()):  # these a run leaves that never began
         raise ValueError(f"--out {path} is not empty, and a run is never overwritten: name a new folder")
@@ -268,8 +271,7 @@ def report(run):
     if diverged:
         tqdm.write(f"diverged, and gets no children: agent {', '.join(diverged)}")
     best = f"agent {run.elite.id} after {run.elite.steps} steps, mean return {run.confirmed:.1f}"
-    table = population_table(run.population)
-    tqdm.write(f"\ngeneration {len(run.fitnesses) - 1}\n{table}\nbest confirmed: {best}")
+    tqdm.write(f"\ngeneration {len(run.fitnesses) - 1}\n{population_table(run.population)}\nbest confirmed: {best}")
 
 
 def finish(run, config, out, gif):
@@ -293,7 +295,7 @@ def finish(run, config, out, gif):
     print("wrote", *sorted(path for path in out.iterdir() if path.suffix != ".lock"))
 
 
-def evolve(run, out, workers, gif):
+def evolve(run, out, workers, pool, gif):
     """The run itself, from its settings to its pictures."""
     config, tournament, mutations = read_plan(run.settings)
     for title, group in run.settings.items():
@@ -309,16 +311,19 @@ def evolve(run, out, workers, gif):
         keep(run, out)
         report(run)
 
-    keep(run, out)
-    with worker_pool(workers) if workers > 1 else nullcontext() as pool:
-        train(run.population, run.memory, tournament, mutations, config, pool, on_generation, run)
+    train(run.population, run.memory, tournament, mutations, config, pool, on_generation, run)
     finish(run, config, out, gif)
 
 
+def answer_stops(how):
+    """Let a handler answer Ctrl-C and SIGTERM."""
+    signal.signal(signal.SIGINT, how)
+    signal.signal(signal.SIGTERM, how)
+
+
 def interrupt(number, frame):
-    """Answer Ctrl-C and SIGTERM: end in order, and do not let another one disturb that."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """End in order, and do not let another signal disturb that."""
+    answer_stops(signal.SIG_IGN)
     raise KeyboardInterrupt(number)
 
 
@@ -343,24 +348,29 @@ def main():
             raise ValueError(f"--workers must be a whole number of at least 1, not {workers}")
         out = out or make_folder(args.get("out"))
         lock = lock or lock_folder(out)
+        keep(run, out)  # so that there is something to go on with
     except (ValueError, TypeError, OSError, MemoryError) as error:
         parser.error(str(error))
 
     flags = [f"--device={device}"] * (device.type != "cpu") + ["--no-gif"] * ("no_gif" in args)
-    hint = f"go on with: python {shlex.join([sys.argv[0], '--resume', str(out), *flags])}\n"
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+    quote = subprocess.list2cmdline if os.name == "nt" else shlex.join
+    hint = f"go on with: python {quote([sys.argv[0], '--resume', str(out), *flags])}\n"
+    workers = min(workers, len(run.population), 61)  # Windows cannot wait for more than 61
+    early = []  # signals that come while processes are being started, which must not be torn apart
+    answer_stops(lambda number, frame: early.append(number))
     try:
-        with closing(lock):
-            workers = min(workers, len(run.population), 61)  # Windows cannot wait for more than 61
-            evolve(run, out, workers, "no_gif" not in args)
+        with closing(lock), worker_pool(workers) if workers > 1 else nullcontext() as pool:
+            answer_stops(interrupt)
+            if early:
+                interrupt(early[0], None)
+            evolve(run, out, workers, pool, "no_gif" not in args)
     except KeyboardInterrupt as stop:
         parser.exit(128 + stop.args[0], f"stopped; {hint}")
     except BrokenProcessPool:
         parser.exit(1, f"stopped: a worker process died, perhaps for lack of memory (--workers 1 needs less); {hint}")
     except ArithmeticError as error:
         parser.exit(1, f"stopped: {error}; what there is stays in {out}\n")
-    except (OSError, MemoryError, gym.error.Error) as error:
+    except (OSError, MemoryError, torch.OutOfMemoryError, gym.error.Error) as error:
         parser.exit(1, f"stopped: {error}; {hint}")
 
 

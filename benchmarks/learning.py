@@ -88,9 +88,10 @@ def draw(rows, target, steps):
     """Best confirmed mean return over steps: the median of the seeds, their range, and where each landed."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 6), layout="constrained")
-    axes = figure.subplots()
-    for arm, colour in COLOURS.items():
+    figure = Figure(figsize=(11, 11), layout="constrained")
+    good, bad = figure.subplots(2)
+    for index, arm in enumerate(ARMS):
+        axes, colour = bad if arm.startswith("bad numbers") else good, f"C{index}"
         runs = {}
         for row in rows:
             if row["arm"] == arm:
@@ -106,11 +107,13 @@ def draw(rows, target, steps):
         axes.fill_between(grid, list(map(min, columns)), list(map(max, columns)), color=colour, alpha=0.08)
         ends = [run[-1] for run in runs.values() if run[-1]["confirmed"] >= target]
         axes.scatter([end["steps"] for end in ends], [end["confirmed"] for end in ends], color=colour, zorder=3)
-    axes.axhline(target, color="0.4", linestyle="--", linewidth=1)
-    axes.set(xlabel="environment steps, summed over the population", ylabel="best confirmed mean return (100 episodes)")
-    axes.set(xlim=(0, steps), ylim=(-200, 300), title="median and range over seeds; a dot where a seed has landed")
-    axes.legend(loc="lower right")
-    axes.grid(alpha=0.3)
+    for axes, title in ((good, "from the numbers of train_lunar.py"), (bad, f"from bad numbers: {BAD}")):
+        axes.axhline(target, color="0.4", linestyle="--", linewidth=1)
+        axes.set(xlabel="environment steps, summed over the population", ylabel="best confirmed mean return")
+        axes.set(xlim=(0, steps), ylim=(-200, 300), title=f"{title} (median and range over seeds; dots: landed)")
+        if axes.has_data():
+            axes.legend(loc="lower right")
+        axes.grid(alpha=0.3)
     figure.savefig(HERE / "learning.png", dpi=90)
 
 

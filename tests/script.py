@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -37,12 +38,17 @@ def start(folder, *arguments, **options):
 
 
 def read_until(script, beginning):
-    """Read the script's output up to a line that begins so."""
+    """Read the script's output up to a line that begins so, for five minutes at most."""
     lines = []
-    for line in script.stdout:
-        lines.append(line)
-        if line.startswith(beginning):
-            return lines
+    deadline = threading.Timer(300, kill_group, [script])
+    deadline.start()
+    try:
+        for line in script.stdout:
+            lines.append(line)
+            if line.startswith(beginning):
+                return lines
+    finally:
+        deadline.cancel()
     raise AssertionError(f"the script never said {beginning!r}: {lines} {script.stderr.read()}")
 
 

@@ -42,6 +42,7 @@ FAULTS = {
     "raise": "raised RuntimeError('the engine is on fire')",
     "reward nan": "returned the reward nan",
     "reward -inf": "returned the reward -inf",
+    "reward 1e39": "returned the reward 1e+39",  # finite, but not as float32, in which it would be stored
     "observation nan": "returned the observation [",
     "observation inf": "returned the observation [",
 }

@@ -50,6 +50,11 @@ def loaded(folder):
     return TrainResult.load_checkpoint(folder / "population.pt")
 
 
+def workers_of(script):
+    """The pids of a started script's workers."""
+    return [pid for pid in children(script.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """A run of eight generations that nobody disturbed."""
@@ -103,11 +108,25 @@ def test_ctrl_c_before_the_run_has_begun_prints_no_traceback(tmp_path, delay):
 
 
 @linux
+@pytest.mark.parametrize("started", [1, 2])
+def test_ctrl_c_while_workers_are_started_prints_no_traceback(tmp_path, started):
+    for attempt in range(8):
+        script = start(tmp_path, *LONG[:-1], f"run{attempt}", "--workers", "2")
+        deadline = time.monotonic() + 60
+        while len(workers_of(script)) < started and time.monotonic() < deadline:
+            pass
+        time.sleep(0.004 * attempt)
+        os.killpg(script.pid, signal.SIGINT)
+        _, errors = script.communicate(timeout=30)
+        assert (script.returncode, complaints(errors)) == (130, f"stopped; {GO_ON.replace('run ', f'run{attempt} ')}")
+        assert group_ends(script)
+
+
+@linux
 def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_the_run_can_go_on(tmp_path, straight):
     script = start(tmp_path, *COUNTING, "--max-steps", "640", "--out", "run", "--workers", "2")
     read_until(script, "best confirmed")
-    workers = [pid for pid in children(script.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(workers[0], signal.SIGKILL)
+    os.kill(workers_of(script)[0], signal.SIGKILL)
     _, errors = script.communicate(timeout=30)
     assert script.returncode == 1
     errors = complaints(errors)
@@ -235,6 +254,7 @@ def test_two_runs_never_write_into_one_folder(tmp_path):
 # Files
 
 
+@linux
 @pytest.mark.parametrize("begun_before", [False, True])
 def test_a_full_disk_is_answered_with_the_path_and_the_last_generation_stays(tmp_path, begun_before, straight):
     out = tmp_path / "run"
@@ -242,9 +262,8 @@ def test_a_full_disk_is_answered_with_the_path_and_the_last_generation_stays(tmp
     before = files(out)
     (out / "population.pt.tmp").symlink_to("/dev/full")
     done = run(tmp_path, *(["--resume", "run", "--no-gif"] if begun_before else LONG), "--max-steps", "1e9")
-    assert done.returncode == 1
-    path = Path("run/population.pt")
-    assert done.stderr == f"stopped: [Errno {errno.ENOSPC}] No space left on device: '{path}'; {GO_ON}"
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == f"train_lunar.py: [Errno {errno.ENOSPC}] No space left on device: 'run/population.pt'\n"
     assert files(out) == before
 
 
@@ -380,8 +399,7 @@ def poison(path, members):
 def test_an_agent_that_diverged_is_replaced_with_one_line_and_if_all_did_the_run_says_what_to_try(tmp_path):
     path = tmp_path / "run" / "population.pt"
     script = start(tmp_path, *COUNTING, "--max-steps", "160", "--out", "run", "--workers", "1")
-    while not path.exists():
-        time.sleep(0.01)
+    read_until(script, "device:")
     kill_group(script)
     script.communicate()
 

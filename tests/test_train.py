@@ -440,6 +440,23 @@ def test_an_agent_that_diverges_in_the_middle_of_its_slice_stops_there(monkeypat
     assert len(memory) == 2 * 30 and np.isfinite(memory.latest(60)["action"]).all()
 
 
+def test_an_elite_that_diverges_in_its_confirmation_is_not_confirmed_and_the_run_goes_on(monkeypatch):
+    def fly(agent, env_id, episodes, seed, max_steps):
+        if episodes == TINY.eval_episodes:
+            return np.full(episodes, 1.0 + len(agent.fitness))
+        if len(agent.fitness) == 1:
+            raise FloatingPointError
+        return np.full(episodes, 5.0)
+
+    monkeypatch.setattr("tinyevo.train.evaluate", fly)
+    seen = []
+    population, memory = setup()
+    config = replace(TINY, max_steps=2 * TINY.evo_steps, confirm_episodes=3 * (TINY.eval_episodes + 1))
+    tell = lambda result: seen.append((result.elite.id, result.confirmed))  # noqa: E731
+    train(population, memory, TournamentSelection(2, True, 3), Mutations(), config, None, tell)
+    assert [confirmed for _, confirmed in seen] == [-math.inf, 5.0]
+
+
 def test_an_empty_population_is_refused():
     with pytest.raises(ValueError, match="the population is empty"):
         train([], setup()[1], TournamentSelection(), Mutations(), TINY)

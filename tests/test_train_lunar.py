@@ -119,9 +119,9 @@ def test_two_runs_never_share_a_numbered_folder(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     make_folder = importlib.import_module("train_lunar").make_folder
     assert [make_folder(None).name for _ in range(3)] == ["001", "002", "003"]
-    monkeypatch.setattr(Path, "glob", lambda *arguments: [])  # another run takes 001 right after we looked
-    with pytest.raises(FileExistsError):
-        make_folder(None)
+    looks = iter([[], [Path("runs/003")]])  # another run takes 001 right after the first look
+    monkeypatch.setattr(Path, "glob", lambda *arguments: next(looks))
+    assert make_folder(None).name == "004"
 
 
 def test_a_seed_is_read_to_the_last_digit(monkeypatch):

@@ -21,26 +21,24 @@ class Guarded(gym.Wrapper):
     def reset(self, **arguments):
         """Begin an episode: (obs, info)."""
         self.taken = 0  # steps
-        return self._call(self.env.reset, **arguments)
+        return self._call(("observation",), self.env.reset, **arguments)
 
     def step(self, action):
         """Go one step on: (obs, reward, terminated, truncated, info)."""
         self.taken += 1
-        answer = self._call(self.env.step, action)
-        self._require_finite("reward", answer[1])
-        return answer
+        return self._call(("observation", "reward"), self.env.step, action)
 
-    def _call(self, function, *arguments, **named):
+    def _call(self, parts, function, *arguments, **named):
+        """What a function of the environment answers, of which the first `parts` must be finite."""
         try:
             answer = function(*arguments, **named)
         except Exception as error:
             raise self._failure(f"raised {error!r}") from error
-        self._require_finite("observation", answer[0])
+        with np.errstate(over="ignore"):
+            for name, value in zip(parts, answer):
+                if not np.isfinite(np.asarray(value, np.float32)).all():  # as memory and networks hold it
+                    raise self._failure(f"returned the {name} {value}")
         return answer
-
-    def _require_finite(self, name, value):
-        if not np.isfinite(value).all():
-            raise self._failure(f"returned the {name} {value}")
 
     def _failure(self, what):
         return gym.error.Error(f"the environment {self.env.spec.id} {what} in step {self.taken} of an episode")
@@ -59,9 +57,7 @@ def make_envs(env_id, num_envs, max_episode_steps=None):
 
 def successors(next_obs, infos):
     """What the actions really led to: where an episode ended, `next_obs` already shows the next one's beginning."""
-    if "final_obs" not in infos:
-        return next_obs
-    ended = infos["_final_obs"]
-    next_obs = next_obs.copy()
-    next_obs[ended] = np.stack(infos["final_obs"][ended])
+    if "final_obs" in infos:
+        ended, next_obs = infos["_final_obs"], next_obs.copy()
+        next_obs[ended] = np.stack(infos["final_obs"][ended])
     return next_obs

@@ -81,8 +81,7 @@ def plot_evolution(history, path):
     names = ["hidden nodes"] + [name for name in numbers if len({row[name] for row in history}) > 1]
 
     figure = Figure(figsize=(13, 12), layout="constrained")
-    layout = [["fitness"] * len(names), ["tree"] * len(names), names]
-    panels = figure.subplot_mosaic(layout, height_ratios=[3, 4, 2.5])
+    panels = figure.subplot_mosaic([["fitness"] * len(names), ["tree"] * len(names), names], height_ratios=[3, 4, 2.5])
     for name in ("fitness", *names):
         _plot_number(panels[name], name, history, births, descent)
     _plot_family_tree(panels["tree"], history, births, descent)
@@ -138,6 +137,6 @@ def _plot_family_tree(axes, history, births, descent):
         axes.plot([], [], color=color, linewidth=1.8, label=kind)
     axes.plot([], [], **DESCENT, label="descent of the last elite")
     axes.legend(ncols=len(KINDS) + 1, loc="upper center", bbox_to_anchor=(0.5, 0), frameon=False)
-    axes.set_title("family tree: a column for each generation, the fittest on top; an edge shows by colour what mutated")
+    axes.set_title("family tree: a column for each generation, the fittest on top; an edge's colour is what mutated")
     axes.set_ylim(0.5 - size, 0.3)
     axes.set_axis_off()

@@ -49,13 +49,12 @@ class TournamentSelection:
         if self.elitism:
             offspring.append(best.clone())
             offspring[0].mutation = "elite"
-        next_id = max(agent.id for agent in population) + 1
-        while len(offspring) < self.population_size:
+        first_id = max(agent.id for agent in population) + 1
+        for child_id in range(first_id, first_id + self.population_size - len(offspring)):
             parent = self._winner(candidates, rng)
             child = parent.clone()
-            child.id, child.parent_id, child.mutation = next_id, parent.id, "none"
+            child.id, child.parent_id, child.mutation = child_id, parent.id, "none"
             offspring.append(child)
-            next_id += 1
         return best.clone(), offspring
 
     def _winner(self, candidates, rng):

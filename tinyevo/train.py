@@ -184,7 +184,7 @@ def train(
                 seeds = [config.derived_seed(CONFIRM, generation, slot) for slot in range(len(members))]
                 tasks = [(elite, config, len(part), seed) for part, seed in zip(parts, seeds)]
                 mean = np.concatenate(run_tasks(_fly_part, tasks, executor, 0, bar.update)).mean()
-                if mean > result.confirmed:
+                if mean > result.confirmed or result.elite is None:
                     result.elite, result.confirmed = elite, float(mean)
 
             # Tell what happened.
@@ -209,8 +209,10 @@ def _fly_member(agent, memory, seed, config, evaluation_seed, on_steps):
 
 
 def _fly_part(elite, config, episodes, seed, on_steps):
-    """Some of the episodes that confirm an elite."""
-    return evaluate(elite, config.env_id, episodes, seed, config.eval_steps)
+    """Some of the episodes that confirm an elite; one that diverges in them is not confirmed."""
+    with suppress(FloatingPointError):
+        return evaluate(elite, config.env_id, episodes, seed, config.eval_steps)
+    return np.full(episodes, -math.inf)
 
 
 def _warn_of_short_slices(config):

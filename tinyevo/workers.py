@@ -32,6 +32,13 @@ def worker_pool(workers):
     pool.flown = flown
     others = set(multiprocessing.active_children())
     try:
+        # Start them here, deaf to Ctrl-C from their first moment: that is the parent's business.
+        if posix := hasattr(signal, "pthread_sigmask"):
+            heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        for _ in range(workers):
+            pool.submit(int)
+        if posix:
+            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
         yield pool
     finally:
         pool._result_queue._writer.close()  # the workers' end alone stays open: half a result ends with its sender
