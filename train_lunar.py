@@ -258,8 +258,7 @@ def keep(run, out):
     checkpoint.write(out / "config.json", json.dumps(run.settings, indent=2).encode() + b"\n")
     if run.history:
         run.elite.save_checkpoint(out / "elite.pt")
-        text = io.StringIO()
-        table = csv.DictWriter(text, run.history[0])
+        table = csv.DictWriter(text := io.StringIO(), run.history[0])
         table.writeheader()
         table.writerows(run.history)
         checkpoint.write(out / "history.csv", text.getvalue().encode())
@@ -342,8 +341,7 @@ def main():
             raise ValueError(f"--resume {out}: there is no run to go on with, for {out / 'population.pt'} is missing")
         lock = lock_folder(out) if out else None  # before its run is read
         run = go_on(args, device) if out else begin(args, device)
-        most = 1 if device.type == "cuda" else os.cpu_count() or 1
-        workers = args.get("workers", most)
+        workers = args.get("workers", 1 if device.type == "cuda" else os.cpu_count() or 1)
         if type(workers) is not int or workers < 1:
             raise ValueError(f"--workers must be a whole number of at least 1, not {workers}")
         out = out or make_folder(args.get("out"))
@@ -370,7 +368,9 @@ def main():
         parser.exit(1, f"stopped: a worker process died, perhaps for lack of memory (--workers 1 needs less); {hint}")
     except ArithmeticError as error:
         parser.exit(1, f"stopped: {error}; what there is stays in {out}\n")
-    except (OSError, MemoryError, torch.OutOfMemoryError, gym.error.Error) as error:
+    except (OSError, MemoryError, RuntimeError, gym.error.Error) as error:
+        if type(error) is RuntimeError and "allocate memory" not in str(error):  # what torch says for a MemoryError
+            raise
         parser.exit(1, f"stopped: {error}; {hint}")
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import pytest
+import torch
 from script import COUNTING, ROOT, SMALL, call, files, kill_group, read_until, run, start
 
 from tinyevo.evaluate import evaluate
 from tinyevo.mutation import Mutations, RLParameter
 from tinyevo.td3 import TD3
 
+TORCH = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"  # torch's MemoryError, shortened
 WRITTEN = {"config.json", "elite.pt", "evolution.png", "history.csv", "lander.gif", "population.pt"}
 
 
@@ -158,6 +160,32 @@ def test_a_search_space_that_leads_nowhere_is_refused_at_once(tmp_path, monkeypa
     with pytest.raises(SystemExit, match="2"):
         call(monkeypatch)
     assert words in capsys.readouterr().err and os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [MemoryError("no more"), torch.OutOfMemoryError("no more"), RuntimeError(TORCH)])
+def test_memory_that_runs_out_is_answered_with_one_line_whoever_asked_for_it(tmp_path, monkeypatch, capsys, error):
+    assert stopped_by(error, tmp_path, monkeypatch) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"stopped: {error}; go on with: python ") and errors.count("\n") == 1
+
+
+def test_a_mistake_in_the_code_keeps_its_traceback(tmp_path, monkeypatch):
+    with pytest.raises(RuntimeError, match="shapes"):
+        stopped_by(RuntimeError("shapes cannot be multiplied"), tmp_path, monkeypatch)
+
+
+def stopped_by(error, folder, monkeypatch):
+    """The exit status of the script if training raises this."""
+
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.setattr(importlib.import_module("train_lunar"), "train", fail)
+    monkeypatch.setattr("signal.signal", lambda *arguments: None)
+    with pytest.raises(SystemExit) as stopped:
+        call(monkeypatch, "--quick", "--workers", "1", "--out", str(folder / "run"))
+    return stopped.value.code
 
 
 def test_a_mistake_ends_the_process_with_status_2_too(tmp_path):
