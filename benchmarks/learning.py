@@ -35,10 +35,9 @@ ARMS = {  # what each changes: of the configuration, of the hyper-parameters, th
     "no mutation": {"mutations": NO_MUTATION},
     "original exploration": {"config": {"noise_dt": 0.01}, "hp": {"expl_noise": 0.1}},
     "memory of 10,000": {"config": {"memory_size": 10_000}},
-    "bad numbers": {"hp": BAD},
+    "bad numbers": {"hp": BAD},  # the population, with mutation
     "bad numbers, a single TD3": {"hp": BAD, "size": 1, "mutations": NO_MUTATION},
     "bad numbers, no mutation": {"hp": BAD, "mutations": NO_MUTATION},
-    "rewards not scaled": {"hp": {"reward_scale": 1.0}},
 }
 
 

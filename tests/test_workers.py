@@ -51,6 +51,12 @@ def test_tasks_run_in_order_here_or_anywhere_and_their_steps_are_told():
             assert sum(seen) == told
 
 
+def test_a_pool_may_be_shut_down_before_its_end():
+    with worker_pool(1) as pool:
+        assert pool.submit(sum, [1, 2]).result() == 3
+        pool.shutdown()
+
+
 def test_a_pool_ends_no_other_process():
     bystander = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(30,))
     bystander.start()

@@ -30,7 +30,7 @@ def worker_pool(workers):
     flown = context.Value("q", 0)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(flown,))
     pool.flown = flown
-    others = set(multiprocessing.active_children())
+    others, writer = set(multiprocessing.active_children()), pool._result_queue._writer
     try:
         # Start them here, deaf to Ctrl-C from their first moment: that is the parent's business.
         if posix := hasattr(signal, "pthread_sigmask"):
@@ -41,7 +41,7 @@ def worker_pool(workers):
             signal.pthread_sigmask(signal.SIG_SETMASK, heard)
         yield pool
     finally:
-        pool._result_queue._writer.close()  # the workers' end alone stays open: half a result ends with its sender
+        writer.close()  # the workers' end alone stays open: half a result ends with its sender
         for worker in set(multiprocessing.active_children()) - others:
             worker.kill()
         pool.shutdown(cancel_futures=True)
