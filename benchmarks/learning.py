@@ -2,7 +2,7 @@
 
 Each arm changes one thing of the settings of `train_lunar.py` and is run with the same seeds and the same number of
 environment steps, summed over its population. Runs are kept under `benchmarks/runs/` after every generation; a second
-call goes on where the first one stopped. Writes `learning.csv` and `learning.png` beside this file and prints a table.
+call goes on where the first one stopped. Writes `learning.csv` and `learning.png` beside this file and prints two tables.
 """
 
 import argparse
@@ -42,7 +42,7 @@ ARMS = {  # what each changes: of the configuration, of the hyper-parameters, th
 
 
 def run_arm(arm, seed, steps):
-    """One run of an arm, from where it was left; returns its rows of the table."""
+    """One run of an arm, from where it was left; returns its rows of the table, and its history."""
     torch.set_num_threads(1)
     changes = ARMS[arm]
     size, mutations = changes.get("size", script.TOURNAMENT.population_size), changes.get("mutations", script.MUTATIONS)
@@ -65,7 +65,7 @@ def run_arm(arm, seed, steps):
 
     tournament = replace(script.TOURNAMENT, population_size=size)
     train(result.population, result.memory, tournament, mutations, config, None, on_generation, result)
-    return result.settings["rows"]
+    return result.settings["rows"], result.history
 
 
 def summarize(rows, target):
@@ -81,6 +81,24 @@ def summarize(rows, target):
         middle = statistics.median([*landed, *[float("inf")] * (len(ends) - len(landed))])
         best = statistics.median(row["confirmed"] for row in ends)
         print(f"| {arm} | {len(landed)} of {len(ends)} | {middle:,.0f} | {each} | {best:.0f} |")
+
+
+def compare_with_parents(histories):
+    """A line for each kind of mutation: the children's fitness after their generation, minus their parents' before."""
+    print("\n| mutation | children | difference, median | share that fell |")
+    print("|---|---|---|---|")
+    differences = {}
+    for history in histories:
+        fitness = {(row["generation"], row["id"]): row["fitness"] for row in history}
+        for row in history:
+            kind = row["mutation"].split()[0]
+            if row["generation"] > 0 and kind != "elite":
+                difference = row["fitness"] - fitness[row["generation"] - 1, row["parent_id"]]
+                kind = "a hyper-parameter" if kind in script.MUTATIONS.hp_space else kind
+                differences.setdefault(kind, []).append(difference)
+    for kind, values in differences.items():
+        fell = sum(value < 0 for value in values) / len(values)
+        print(f"| {kind} | {len(values)} | {statistics.median(values):+.0f} | {fell:.0%} |")
 
 
 def draw(rows, target, steps):
@@ -125,12 +143,14 @@ def main():
     args = parser.parse_args()
     (HERE / "runs").mkdir(exist_ok=True)
     tasks = [(arm, seed) for seed in args.seeds for arm in args.arms]
-    rows = []
+    rows, histories = [], []
     with worker_pool(2) as pool:  # whose workers end with this process, however it ends
         futures = {pool.submit(run_arm, *task, args.steps): task for task in tasks}
         for future in as_completed(futures):
-            rows += future.result()
-            print(*futures[future], future.result()[-1], flush=True)
+            (arm, seed), (run, history) = futures[future], future.result()
+            rows += run
+            histories += [history] if arm == "default" else []
+            print(arm, seed, run[-1], flush=True)
         pool.shutdown()  # in order: each worker's progress bar holds a semaphore
     rows.sort(key=lambda row: (list(ARMS).index(row["arm"]), row["seed"], row["steps"]))
     with (HERE / "learning.csv").open("w", newline="") as file:
@@ -139,6 +159,7 @@ def main():
         table.writerows(rows)
     draw(rows, script.CONFIG.target, args.steps)
     summarize(rows, script.CONFIG.target)
+    compare_with_parents(histories)
 
 
 if __name__ == "__main__":
