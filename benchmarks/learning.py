@@ -2,7 +2,8 @@
 
 Each arm changes one thing of the settings of `train_lunar.py` and is run with the same seeds and the same number of
 environment steps, summed over its population. Runs are kept under `benchmarks/runs/` after every generation; a second
-call goes on where the first one stopped. Writes `learning.csv` and `learning.png` beside this file and prints two tables.
+call goes on where the first one stopped. Writes `learning.csv` and `learning.png` beside this file and prints two
+tables.
 """
 
 import argparse
