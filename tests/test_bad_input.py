@@ -152,7 +152,7 @@ LIBRARY_CALLS = [
     *[(partial(TournamentSelection, tournament_size=size), "tournament_size") for size in (0, -1, 1.5, "2", None)],
     *[(partial(TournamentSelection, population_size=size), "population_size") for size in (0, 10**9, math.nan)],
     (lambda: TournamentSelection().select([], np.random.default_rng(0)), "the population is empty"),
-    (partial(EvolvableMLP, 3, 0), "whole sizes of at least 1"),
+    (partial(EvolvableMLP, 3, 0), "whole sizes from 1 up"),
     (partial(EvolvableMLP, 3, 1, hidden_size=()), "a hidden layer or more"),
     (partial(EvolvableMLP, 3, 1, hidden_size=(8, 0)), "whole sizes"),
     (partial(EvolvableMLP, 3, 1, hidden_size=64), "hidden_size"),

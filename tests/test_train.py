@@ -104,6 +104,24 @@ def test_exploration_is_the_policy_plus_noise_of_the_agents_strength(noise):
     assert np.allclose(records["action"], agent.get_action(records["obs"]), atol=1e-5)
 
 
+def explored(config, expl_noise):
+    """How far the actions were from those of a policy that always acts in the middle, in half-ranges; and when."""
+    (agent,), memory = setup(config, size=1, hp=HyperParams(learn_step=10_000, expl_noise=expl_noise))
+    for parameter in agent.networks["actor"].parameters():
+        parameter.data.zero_()
+    _, records = train_member(agent, memory, config, seed=0)
+    return (records["action"] - np.array([0.0, 5.0])) / np.array([1.0, 5.0]), records["obs"][:, 1]
+
+
+def test_the_noise_has_the_mean_and_the_time_step_of_the_configuration_and_starts_again_with_each_episode():
+    config = replace(TINY, evo_steps=6000, memory_size=6000)
+    deviation, _ = explored(replace(config, noise_mean=0.5), expl_noise=0.0)
+    assert np.allclose(deviation, 0.5)
+    deviation, step = explored(replace(config, noise_theta=0.0, noise_dt=0.25), expl_noise=0.1)
+    for steps in (1, 4):  # a walk that nothing pulls back spreads with the root of its time
+        assert deviation[step == steps - 1].std() == pytest.approx(0.1 * (steps * 0.25) ** 0.5, rel=0.1)
+
+
 def test_until_the_delay_actions_are_uniform_and_nobody_learns():
     config = replace(TINY, evo_steps=3000, memory_size=3000, learning_delay=3000)
     (agent,), memory = setup(config, size=1)
@@ -247,8 +265,8 @@ def test_every_use_of_randomness_has_a_seed_of_its_own():
         replace(TINY, seed=seed).derived_seed(purpose, generation, slot)
         for seed in (0, 1)
         for purpose in range(7)
-        for generation in range(20)
-        for slot in range(4)
+        for generation in (0, 1, 19, 20, 21, 400)
+        for slot in (0, 1, 3, 4, 99)
     ]
     assert len(set(seeds)) == len(seeds)
 
