@@ -65,6 +65,16 @@ def test_win_frequencies_for_two_rivals_of_four_match_theory():
     assert count[0] == 0
 
 
+def test_with_elitism_the_best_of_four_has_five_eighths_of_the_places():
+    population = stubs(10, 40, 30, 20)
+    rng = np.random.default_rng(0)
+    count = Counter()
+    for _ in range(3000):
+        _, (elite, *children) = TournamentSelection(2, True, 4).select(population, rng)
+        count.update([elite.id, *(child.parent_id for child in children)])
+    assert [count[id] / 12_000 for id in (1, 2, 3, 0)] == pytest.approx([5 / 8, 1 / 4, 1 / 8, 0], abs=0.02)
+
+
 def test_the_last_fitness_counts():
     population = stubs(0, 1)
     population[0].fitness = [-50.0, 7.0]

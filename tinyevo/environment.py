@@ -2,7 +2,7 @@
 
 Mirrors the tutorial's section "Creating the environment".
 Leaves out: environments in processes of their own; for ones as cheap as LunarLander the messages cost more than they
-save (`SyncVectorEnv` is 4 to 5 times faster than `AsyncVectorEnv` there).
+save.
 Needs: nothing else.
 """
 

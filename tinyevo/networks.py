@@ -7,7 +7,8 @@ not change what it computes at that moment; it only gives the next updates more 
 happens to others). The idea is that of Net2Net (Chen et al. 2016); SEARL (Franke et al. 2021) draws random weights.
 
 Mirrors the tutorial's section "Creating a population of agents".
-Leaves out: convolutions, recurrence and normalisation layers (layer norm in the critic hurts on LunarLander).
+Leaves out: convolutions, recurrence and normalisation layers (for what layer norm does to a critic on LunarLander,
+see issue 468 of AgileRL).
 Needs: nothing else.
 """
 
