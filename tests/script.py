@@ -1,6 +1,5 @@
 """How tests run the script: as a user does, in a process of its own, with the probe environments in reach."""
 
-import importlib
 import os
 import signal
 import subprocess
@@ -9,6 +8,8 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+
+import train_lunar
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = [sys.executable, str(ROOT / "train_lunar.py")]
@@ -25,9 +26,8 @@ def run(folder, *arguments, **options):
 
 def call(monkeypatch, *arguments):
     """Run the script in this process."""
-    monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.setattr(sys, "argv", ["train_lunar.py", *arguments])
-    importlib.import_module("train_lunar").main()
+    train_lunar.main()
 
 
 def start(folder, *arguments, **options):

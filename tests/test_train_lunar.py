@@ -1,7 +1,6 @@
 """The script, as a user runs it."""
 
 import csv
-import importlib
 import json
 import os
 import re
@@ -10,8 +9,9 @@ from pathlib import Path
 import imageio.v3 as imageio
 import pytest
 import torch
-from script import COUNTING, ROOT, SMALL, call, files, kill_group, read_until, run, start
+from script import COUNTING, SMALL, call, files, kill_group, read_until, run, start
 
+import train_lunar
 from tinyevo.evaluate import evaluate
 from tinyevo.mutation import Mutations, RLParameter
 from tinyevo.td3 import TD3
@@ -118,20 +118,16 @@ def test_each_generation_is_shown_at_once_through_a_pipe(tmp_path):
 
 def test_two_runs_never_share_a_numbered_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(ROOT))
-    make_folder = importlib.import_module("train_lunar").make_folder
-    assert [make_folder(None).name for _ in range(3)] == ["001", "002", "003"]
+    assert [train_lunar.make_folder(None).name for _ in range(3)] == ["001", "002", "003"]
     looks = iter([[], [Path("runs/003")]])  # another run takes 001 right after the first look
     monkeypatch.setattr(Path, "glob", lambda *arguments: next(looks))
-    assert make_folder(None).name == "004"
+    assert train_lunar.make_folder(None).name == "004"
 
 
-def test_a_seed_is_read_to_the_last_digit(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-    number = importlib.import_module("train_lunar").number
-    assert number("9007199254740993") == 9007199254740993
-    assert number("1e6") == 1_000_000 and type(number("1e6")) is int
-    assert number("1.5") == 1.5
+def test_a_seed_is_read_to_the_last_digit():
+    assert train_lunar.number("9007199254740993") == 9007199254740993
+    assert train_lunar.number("1e6") == 1_000_000 and type(train_lunar.number("1e6")) is int
+    assert train_lunar.number("1.5") == 1.5
 
 
 def test_flags_win_over_quick_and_folders_are_numbered_on(tmp_path):
@@ -154,9 +150,7 @@ def test_flags_win_over_quick_and_folders_are_numbered_on(tmp_path):
 )
 def test_a_search_space_that_leads_nowhere_is_refused_at_once(tmp_path, monkeypatch, capsys, name, space, words):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(ROOT))
-    script = importlib.import_module("train_lunar")
-    monkeypatch.setattr(script, "MUTATIONS", Mutations(hp_space={name: space}))
+    monkeypatch.setattr(train_lunar, "MUTATIONS", Mutations(hp_space={name: space}))
     with pytest.raises(SystemExit, match="2"):
         call(monkeypatch)
     assert words in capsys.readouterr().err and os.listdir(tmp_path) == []
@@ -180,8 +174,7 @@ def stopped_by(error, folder, monkeypatch):
     def fail(*arguments):
         raise error
 
-    monkeypatch.syspath_prepend(str(ROOT))
-    monkeypatch.setattr(importlib.import_module("train_lunar"), "train", fail)
+    monkeypatch.setattr(train_lunar, "train", fail)
     monkeypatch.setattr("signal.signal", lambda *arguments: None)
     with pytest.raises(SystemExit) as stopped:
         call(monkeypatch, "--quick", "--workers", "1", "--out", str(folder / "run"))
