@@ -1,0 +1,53 @@
+"""How well agents fly, and how their flights end: `python benchmarks/fly.py runs/001/elite.pt ...`.
+
+Flies each agent on the same 1,000 episodes, which no run of `train_lunar.py` uses, and prints a row of a table for it.
+"""
+
+import argparse
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tinyevo.environment import make_env
+from tinyevo.td3 import TD3
+
+ENV_ID, EPISODES, PARTS, SEED = "LunarLanderContinuous-v3", 1000, 10, 1_000_000
+
+
+def fly(path, part):
+    """Some of the episodes: their returns, and how each ended."""
+    torch.set_num_threads(1)
+    agent = TD3.load_checkpoint(path)
+    seeds = np.random.SeedSequence(SEED + part).generate_state(EPISODES // PARTS).tolist()
+    envs = [make_env(ENV_ID) for _ in seeds]
+    obs = [env.reset(seed=seed)[0] for env, seed in zip(envs, seeds)]
+    returns, ends = np.zeros(len(seeds)), [""] * len(seeds)
+    while "" in ends:
+        flying = [index for index, end in enumerate(ends) if not end]
+        for index, action in zip(flying, agent.get_action(np.stack([obs[index] for index in flying]))):
+            obs[index], reward, terminated, truncated, _ = envs[index].step(action)
+            returns[index] += reward
+            if terminated:  # LunarLander says -100 for a crash and 100 for a landing
+                ends[index] = "crash" if reward == -100 else "landing"
+            elif truncated:
+                ends[index] = "time limit"
+    return returns, ends
+
+
+def main():
+    """A row for each agent."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("agents", nargs="+", type=Path, help="files that save_checkpoint wrote")
+    print("| agent | mean | lowest | crashes | time limits | return 200 or more |\n|---|---|---|---|---|---|")
+    with ProcessPoolExecutor(2) as pool:
+        for path in parser.parse_args().agents:
+            returns, ends = map(np.concatenate, zip(*pool.map(fly, [path] * PARTS, range(PARTS))))
+            row = [path, f"{returns.mean():.1f} +- {returns.std():.1f}", f"{returns.min():.1f}"]
+            row += [(ends == "crash").sum(), (ends == "time limit").sum(), f"{(returns >= 200).mean():.1%}"]
+            print(f"| {' | '.join(map(str, row))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
