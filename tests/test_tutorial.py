@@ -4,7 +4,7 @@ A code block says in its first line's words what it is:
 
 - `python quote=tinyevo.td3:TD3.learn` is that symbol's source, character by character (less its docstring with
   `nodoc`);
-- `python run` is executed, all of them in one namespace, in order, in a temporary folder;
+- `python run` is executed as at a Python prompt, all of them in one namespace, in order, in a temporary folder;
 - `text output` after it is what it prints;
 - `text recorded` is from a real run: its numbers may differ, its format may not;
 - `python copy=noise.py` runs in an empty folder that holds only the files it names;
@@ -16,6 +16,7 @@ A code block says in its first line's words what it is:
 
 import ast
 import builtins
+import codeop
 import contextlib
 import functools
 import importlib
@@ -87,10 +88,24 @@ def run_blocks(text, folder):
             if kind[:2] == ["python", "run"]:
                 printed = io.StringIO()
                 with contextlib.redirect_stdout(printed), warnings.catch_warnings(action="ignore"):
-                    exec(compile(body, "tutorial.md", "exec"), namespace)
+                    run_at_the_prompt(body, namespace)
                 yield body, printed.getvalue(), said if next_kind == ["text", "output"] else ""
     finally:
         os.chdir(before)
+
+
+def run_at_the_prompt(body, namespace):
+    """Execute a block line by line, as if pasted into a Python prompt.
+
+    An indented part needs a blank line after it there, and the value of an expression is printed.
+    """
+    lines = []
+    for line in [*body.splitlines(), ""]:
+        lines.append(line)
+        if (code := codeop.compile_command("\n".join(lines), "tutorial.md", "single")) is not None:
+            exec(code, namespace)
+            lines = []
+    assert not any(lines), lines
 
 
 def shape(text):
@@ -238,6 +253,14 @@ def test_a_wrong_output_is_noticed(tmp_path):
     assert [printed == said for _, printed, said in run_blocks(text.format(43), tmp_path)] == [False]
     with pytest.raises(ZeroDivisionError):
         list(run_blocks("```python run\n1 / 0\n```\n", tmp_path))
+
+
+def test_what_cannot_be_pasted_into_a_prompt_is_noticed(tmp_path):
+    text = "```python run\nfor number in range(2):\n    {}\n{}print(number)\n```\n\n```text output\n1\n```\n"
+    assert [printed == said for _, printed, said in run_blocks(text.format("pass", "\n"), tmp_path)] == [True]
+    assert [printed == said for _, printed, said in run_blocks(text.format("number", "\n"), tmp_path)] == [False]
+    with pytest.raises(SyntaxError):
+        list(run_blocks(text.format("pass", ""), tmp_path))
 
 
 def test_another_format_of_recorded_output_is_noticed():

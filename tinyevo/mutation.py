@@ -1,8 +1,9 @@
 """Mutation: how children differ from their parents.
 
 Every child gets at most one mutation, of a kind drawn by relative weights: none, its architecture, the weights of its
-policy, its activation, or one of its hyper-parameters (SEARL, Franke et al. 2021, section 4). A draw that cannot apply,
-such as one more layer at the largest depth, is drawn again among those that can; `agent.mutation` says what happened.
+policy, its activation, or one of its hyper-parameters (SEARL, Franke et al. 2021, section 4). A kind that cannot apply,
+such as another activation where only one is allowed, is drawn again among the others; `agent.mutation` says what
+happened.
 
 One rule covers the optimisers and targets: a network that was replaced gets fresh ones (all networks after a mutation
 of the architecture or activation, the policy alone after one of its weights), a new number keeps everything.

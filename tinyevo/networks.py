@@ -133,7 +133,8 @@ class EvolvableMLP(nn.Module):
         """`n` more nodes in hidden layer `layer`, with random incoming and zero outgoing weights.
 
         They change no output, yet learn from the first update on: the gradient of an outgoing weight grows with the
-        node's activity, not with the weight. `rng` is the `numpy.random.Generator` of the incoming weights and biases.
+        node's activity, not with the weight. `rng` is the `numpy.random.Generator` of the incoming weights and
+        biases, which are drawn as those of a fresh network.
         """
         config = self._resized(layer, n)
         weights, biases = list(self.weights), list(self.biases)
