@@ -290,7 +290,7 @@ def finish(run, config, out, gif):
         film = io.BytesIO()
         returns = record_gif(run.elite, config.env_id, film, seed=config.derived_seed(RENDER))
         checkpoint.write(out / "lander.gif", film.getvalue())
-        print(f"returns of the {len(returns)} rendered episodes: {', '.join(f'{value:.1f}' for value in returns)}")
+        print(f"returns of {len(returns)} whole episodes rendered: {', '.join(f'{value:.1f}' for value in returns)}")
     print("wrote", *sorted(path for path in out.iterdir() if path.suffix != ".lock"))
 
 

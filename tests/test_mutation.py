@@ -98,13 +98,12 @@ def test_a_number_stays_in_its_bounds_keeps_its_type_and_always_moves(name):
 
 def test_a_learn_step_of_one_reaches_sixteen_and_comes_back():
     spec, rng = HP_SPACE["learn_step"], np.random.default_rng(0)
-    value, path = 1, []
-    while value != 16:
-        value = spec.mutate(value, rng)
-        path.append(value)
-    while value != 1:
-        value = spec.mutate(value, rng)
-    assert set(range(1, 5)) <= set(path)
+    walk = [1]
+    for _ in range(1000):
+        walk.append(spec.mutate(walk[-1], rng))
+    assert 16 in walk
+    top = walk.index(16)
+    assert set(range(1, 5)) <= set(walk[:top]) and 1 in walk[top:]
 
 
 def test_integers_are_rounded_and_move_by_one_at_least():

@@ -86,7 +86,7 @@ def test_the_saved_agent_flies_the_printed_seed_to_the_printed_return(quick):
 
 def test_the_gif_shows_seven_episodes_and_their_returns_are_printed(quick):
     folder, done = quick
-    returns = re.search(r"returns of the 7 rendered episodes: (.*)", done.stdout)[1].split(", ")
+    returns = re.search(r"returns of 7 whole episodes rendered: (.*)", done.stdout)[1].split(", ")
     assert len([float(value) for value in returns]) == 7
     assert imageio.improps(folder / "runs/001/lander.gif", index=...).n_images > 70
 

@@ -73,7 +73,7 @@ class ReplayBuffer:
         return self.storage[(self.counter - n + np.arange(n)) % len(self.storage)]
 
     def sample(self, batch_size, rng):
-        """Draw `batch_size` transitions uniformly, with replacement, as a `Batch`."""
+        """Draw `batch_size` transitions uniformly, with replacement, as a `Batch`; ValueError from an empty memory."""
         if self.counter == 0:
             raise ValueError("the memory is empty: add transitions before you sample")
         rows = self.storage[rng.integers(len(self), size=batch_size)]

@@ -164,7 +164,10 @@ class Mutations:
 
     @torch.no_grad()
     def _mutate_parameters(self, agent, rng):
-        """Noise on a random few entries of each of the policy's weight matrices; biases stay."""
+        """Noise on 1 to `mutated_share` of the entries of each of the policy's weight matrices; biases stay.
+
+        Returns "parameters" with the number of weights that changed, or None if none did.
+        """
         name, policy = next(iter(agent.networks.items()))
         policy = copy.deepcopy(policy)
         changed = 0
@@ -195,7 +198,7 @@ class Mutations:
         return f"activation {old} -> {new}"
 
     def _mutate_hp(self, agent, rng):
-        """One hyper-parameter, drawn from those that can move."""
+        """One hyper-parameter, drawn from those that can move; returns "name old -> new", a float to three digits."""
         for name in rng.permutation(list(self.hp_space)):
             old = getattr(agent.hp, name)
             new = self.hp_space[name].mutate(old, rng)
