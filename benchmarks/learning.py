@@ -8,7 +8,6 @@ tables.
 
 import argparse
 import csv
-import math
 import statistics
 import sys
 from concurrent.futures import as_completed
@@ -16,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
-import numpy as np
 import torch
 
 from tinyevo.buffer import ReplayBuffer
@@ -32,8 +30,7 @@ import train_lunar as script  # noqa: E402  its settings are the default arm
 
 NO_MUTATION = Mutations(no_mutation=1, architecture=0, parameters=0, activation=0, rl_hp=0)
 BAD = {"lr_actor": 1e-4, "batch_size": 64, "learn_step": 8}  # numbers that nobody tuned: it learns too little
-ARMS = {  # what each changes: of the configuration, of the hyper-parameters, the mutations, the size of the population;
-    # "drawn" gives each member of the first generation numbers of its own, from `draw_numbers`
+ARMS = {  # what each changes: of the configuration, of the hyper-parameters, the mutations, the size of the population
     "default": {},
     "a single TD3": {"size": 1, "mutations": NO_MUTATION},
     "no mutation": {"mutations": NO_MUTATION},
@@ -43,18 +40,7 @@ ARMS = {  # what each changes: of the configuration, of the hyper-parameters, th
     "bad numbers": {"hp": BAD},  # the population, with mutation
     "bad numbers, a single TD3": {"hp": BAD, "size": 1, "mutations": NO_MUTATION},
     "bad numbers, no mutation": {"hp": BAD, "mutations": NO_MUTATION},
-    "drawn numbers": {"drawn": True},  # the population, with mutation
-    "drawn numbers, a single TD3": {"drawn": True, "size": 1, "mutations": NO_MUTATION},
 }
-
-
-def draw_numbers(seed, slot):
-    """Numbers that nobody chose: each from its whole evolvable range, evenly on a logarithmic scale."""
-    rng, numbers = np.random.default_rng([seed, slot]), {}
-    for name, limits in script.MUTATIONS.hp_space.items():
-        value = math.exp(rng.uniform(math.log(limits.min), math.log(limits.max)))
-        numbers[name] = round(value) if limits.dtype is int else value
-    return numbers
 
 
 def run_arm(arm, seed, steps):
@@ -71,8 +57,6 @@ def run_arm(arm, seed, steps):
         with gym.make(config.env_id) as env:
             spaces = env.observation_space, env.action_space
         population = create_population(size, *spaces, hp, seed, **script.NETWORK)
-        for agent in population if "drawn" in changes else ():
-            agent.set_hp(**draw_numbers(seed, agent.id))
         result = TrainResult(population, ReplayBuffer(config.memory_size, *spaces), {"rows": []})
 
     def on_generation(result):
@@ -123,15 +107,10 @@ def draw(rows, target, steps):
     """Best confirmed mean return over steps: the median of the seeds, their range, and where each landed."""
     from matplotlib.figure import Figure
 
-    titles = {
-        "": "from the numbers of train_lunar.py",
-        "bad": f"from bad numbers: {BAD}",
-        "drawn": "from numbers drawn at random, by seed and member",
-    }
-    figure = Figure(figsize=(11, 16), layout="constrained")
-    panels = dict(zip(titles, figure.subplots(len(titles))))
+    figure = Figure(figsize=(11, 11), layout="constrained")
+    good, bad = figure.subplots(2)
     for index, arm in enumerate(ARMS):
-        axes, colour = panels.get(arm.split()[0], panels[""]), f"C{index % 10}"
+        axes, colour = bad if arm.startswith("bad numbers") else good, f"C{index}"
         runs = {}
         for row in rows:
             if row["arm"] == arm:
@@ -147,7 +126,7 @@ def draw(rows, target, steps):
         axes.fill_between(grid, list(map(min, columns)), list(map(max, columns)), color=colour, alpha=0.08)
         ends = [run[-1] for run in runs.values() if run[-1]["confirmed"] >= target]
         axes.scatter([end["steps"] for end in ends], [end["confirmed"] for end in ends], color=colour, zorder=3)
-    for axes, title in zip(panels.values(), titles.values()):
+    for axes, title in ((good, "from the numbers of train_lunar.py"), (bad, f"from bad numbers: {BAD}")):
         axes.axhline(target, color="0.4", linestyle="--", linewidth=1)
         axes.set(xlabel="environment steps, summed over the population", ylabel="best confirmed mean return")
         axes.set(xlim=(0, steps), ylim=(-200, 300), title=f"{title} (median and range over seeds; dots: landed)")
