@@ -16,10 +16,9 @@ from tinyevo.td3 import TD3
 ENV_ID, EPISODES, PARTS, SEED = "LunarLanderContinuous-v3", 1000, 10, 1_000_000
 
 
-def fly(path, part):
+def fly(agent, part):
     """Some of the episodes: their returns, and how each ended."""
     torch.set_num_threads(1)
-    agent = TD3.load_checkpoint(path)
     seeds = np.random.SeedSequence(SEED + part).generate_state(EPISODES // PARTS).tolist()
     envs = [make_env(ENV_ID) for _ in seeds]
     obs = [env.reset(seed=seed)[0] for env, seed in zip(envs, seeds)]
@@ -40,10 +39,15 @@ def main():
     """A row for each agent."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("agents", nargs="+", type=Path, help="files that save_checkpoint wrote")
+    paths = parser.parse_args().agents
+    try:
+        agents = [TD3.load_checkpoint(path) for path in paths]
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     print("| agent | mean | lowest | crashes | time limits | return 200 or more |\n|---|---|---|---|---|---|")
     with ProcessPoolExecutor(2) as pool:
-        for path in parser.parse_args().agents:
-            returns, ends = map(np.concatenate, zip(*pool.map(fly, [path] * PARTS, range(PARTS))))
+        for path, agent in zip(paths, agents):
+            returns, ends = map(np.concatenate, zip(*pool.map(fly, [agent] * PARTS, range(PARTS))))
             row = [path, f"{returns.mean():.1f} +- {returns.std():.1f}", f"{returns.min():.1f}"]
             row += [(ends == "crash").sum(), (ends == "time limit").sum(), f"{(returns >= 200).mean():.1%}"]
             print(f"| {' | '.join(map(str, row))} |", flush=True)
