@@ -231,10 +231,11 @@ def go_on(args, device):
 def make_folder(path):
     """The folder of a new run: the given one, unless it holds something, or the next number under runs/."""
     while path is None:
+        Path("runs").mkdir(exist_ok=True)
         taken = [int(old.name) for old in Path("runs").glob("*") if old.name.isdecimal()]
         new = Path("runs", f"{max(taken, default=0) + 1:03d}")
         with suppress(FileExistsError):  # another run was faster
-            new.mkdir(parents=True)
+            new.mkdir()
             path = new
     path.mkdir(parents=True, exist_ok=True)
     if any(old.suffix not in (".lock", ".tmp") for old in path.iterdir()):  # these a run leaves that never began
@@ -266,8 +267,7 @@ def keep(run, out):
 
 def report(run):
     """Show the last generation."""
-    diverged = [str(agent.id) for agent in run.population if agent.fitness[-1] == -math.inf]
-    if diverged:
+    if diverged := [str(agent.id) for agent in run.population if agent.fitness[-1] == -math.inf]:
         tqdm.write(f"diverged, and gets no children: agent {', '.join(diverged)}")
     best = f"agent {run.elite.id} after {run.elite.steps} steps, mean return {run.confirmed:.1f}"
     tqdm.write(f"\ngeneration {len(run.fitnesses) - 1}\n{population_table(run.population)}\nbest confirmed: {best}")
@@ -331,8 +331,8 @@ def main():
     parser, args = parse_arguments()
     torch.set_num_threads(1)  # small networks: a second thread costs more than it brings
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
-    # Show each table at once, through a pipe too, and whatever the name of the folder.
-    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    # Show each table at once, through a pipe too, and whatever the name of the folder (IDLE's streams cannot).
+    getattr(sys.stdout, "reconfigure", dict)(line_buffering=True, errors="backslashreplace")
     warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
     try:
         device = find_device(args.get("device", "cpu"))
@@ -369,7 +369,7 @@ def main():
     except ArithmeticError as error:
         parser.exit(1, f"stopped: {error}; what there is stays in {out}\n")
     except (OSError, MemoryError, RuntimeError, gym.error.Error) as error:
-        if type(error) is RuntimeError and "allocate memory" not in str(error):  # what torch says for a MemoryError
+        if type(error) is RuntimeError and "tried to allocate" not in str(error):  # what torch says for a MemoryError
             raise
         parser.exit(1, f"stopped: {error}; {hint}")
 

@@ -21,7 +21,7 @@ class Counting(gym.Env):
         return self._obs(), {}
 
     def step(self, action):
-        assert self.action_space.contains(action), action
+        assert self.action_space.contains(action), f"{action!r} of {action.dtype} is not in {self.action_space}"
         assert self.t < self.length, "stepped past the end of an episode"
         self.t += 1
         return self._obs(), 1.0, self.t == self.length, False, {}

@@ -153,6 +153,14 @@ def test_the_state_of_a_memory_holds_only_what_was_stored():
     assert {name: len(values) for name, values in records.items()} == dict.fromkeys(Batch._fields, 3)
 
 
+def test_a_single_transition_without_a_batch_axis_is_refused():
+    obs, action, reward, next_obs, terminated = (field[0] for field in transitions(5, 1))
+    memory = filled(10)
+    with pytest.raises(TypeError):  # its fields would be spread over as many rows as an observation has entries
+        memory.add(obs, action, reward, next_obs, terminated)
+    assert len(memory) == 0
+
+
 def test_an_empty_memory_says_so():
     with pytest.raises(ValueError, match="the memory is empty"):
         filled(10).sample(1, np.random.default_rng(0))

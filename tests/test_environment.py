@@ -5,7 +5,7 @@ import numpy as np
 import probes  # noqa: F401  registers the environments
 import pytest
 
-from tinyevo.environment import make_env, make_envs, successors
+from tinyevo.environment import Guarded, make_env, make_envs, successors
 
 
 def test_the_successor_of_a_finished_step_is_its_own_last_observation():
@@ -67,6 +67,18 @@ def test_an_environment_that_fails_is_stopped_and_named_with_the_step(faulty, fa
 def test_a_failure_of_reset_is_named_too():
     with pytest.raises(gym.error.Error, match=r"Counting-v0 raised TypeError.* in step 0 of an episode"):
         make_env("probes:Counting-v0").reset(surprise=1)
+
+
+def test_a_step_before_the_first_reset_is_named_too():
+    with pytest.raises(gym.error.Error, match=r"Counting-v0 raised ResetNeeded.* in step 1 of an episode"):
+        make_env("probes:Counting-v0").step(ACTION)
+
+
+def test_an_environment_without_an_id_is_named_by_what_it_is():
+    bare = gym.make("probes:Counting-v0").unwrapped
+    bare.spec = None
+    with pytest.raises(gym.error.Error, match=r"the environment <.*Counting.*> raised TypeError"):
+        Guarded(bare).reset(surprise=1)
 
 
 def test_an_environment_that_does_not_fail_is_left_as_it_is():

@@ -129,5 +129,5 @@ def test_the_picture_is_drawn(tmp_path, history):
 
 def test_without_matplotlib_one_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install 'tinyevo\[plot\]'"):
+    with pytest.raises(ImportError, match=r"pip install matplotlib"):
         plot_evolution(HISTORY, tmp_path / "evolution.png")

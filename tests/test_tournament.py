@@ -167,6 +167,16 @@ def test_weights_that_are_not_finite_never_win(broken, network):
     assert {child.parent_id for child in offspring} <= {0, 1, None}
 
 
+def test_the_id_of_a_member_that_diverged_is_not_given_again():
+    _, offspring = TournamentSelection(2).select(stubs(1, 2, math.nan), np.random.default_rng(0))
+    assert [agent.id for agent in offspring] == [1, 3, 4, 5]
+
+
+def test_an_empty_population_is_refused():
+    with pytest.raises(ValueError, match="evaluate them first"):
+        TournamentSelection().select([], np.random.default_rng(0))
+
+
 def test_if_all_diverged_an_error_says_so():
     with pytest.raises(ArithmeticError, match="all members diverged"):
         TournamentSelection().select(stubs(math.nan, math.inf), np.random.default_rng(0))

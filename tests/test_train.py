@@ -67,6 +67,7 @@ def test_no_stored_transition_crosses_an_episode(env_id, cap, num_envs):
     episode, t, length = records["obs"].T
     next_episode, next_t, _ = records["next_obs"].T
     assert len(records) == 400
+    assert len(set(episode[:num_envs])) == num_envs, "environments side by side fly the same episode"
     assert np.array_equal(episode, next_episode), "a successor belongs to another episode"
     assert np.array_equal(next_t, t + 1), "a step is missing or was invented"
     assert np.array_equal(records["terminated"][:, 0], next_t == length), "a time limit was stored as a termination"
@@ -152,7 +153,7 @@ def test_no_credit_accrues_before_the_delay(delay, updates):
     config = replace(TINY, evo_steps=60, learning_delay=delay)
     (agent,), memory = setup(config, size=1)
     train_member(agent, memory, config, seed=0)
-    assert agent.updates == updates
+    assert agent.updates == updates, "a step that begins before the delay is over pays for no update"
 
 
 def test_the_delay_counts_what_was_ever_added_to_the_memory_in_use():
@@ -181,11 +182,14 @@ def test_steps_are_rounded_down_to_whole_steps_of_the_environments():
 # The training return
 
 
-def test_the_training_return_is_the_mean_over_the_episodes_that_ended():
-    config = replace(TINY, evo_steps=600)
+@pytest.mark.parametrize("cap", [None, 3])
+def test_the_training_return_is_the_mean_over_the_episodes_that_ended(cap):
+    config = replace(TINY, evo_steps=600, train_episode_steps=cap)
     (agent,), memory = setup(config, size=1, hp=replace(SMALL, learn_step=100))
     _, records = train_member(agent, memory, config, seed=0)
-    assert agent.train_return == pytest.approx(records["next_obs"][records["terminated"][:, 0], 1].mean())
+    _, t, length = records["next_obs"].T  # with a reward of 1 a step, the return of an episode is its length
+    assert agent.train_return == pytest.approx(t[(t == length) | (t == cap)].mean())
+    assert type(agent.train_return) is float
 
 
 def test_without_a_finished_episode_the_training_return_is_nan():
@@ -453,8 +457,10 @@ def test_an_agent_with_broken_weights_is_replaced_and_the_run_goes_on():
 def test_an_agent_that_diverges_in_the_middle_of_its_slice_stops_there(monkeypatch):
     population, memory = setup()
     population[1].set_hp(lr_actor=1e30, lr_critic=1e30)
+    population[1].train_return = 7.0  # its parent's
     result = train(population, memory, TournamentSelection(2, True, 3), Mutations(), replace(TINY, max_steps=30))
     assert result.fitnesses[0][1] == -math.inf and all(map(math.isfinite, result.fitnesses[0][::2]))
+    assert math.isnan(result.history[1]["train_return"])
     assert len(memory) == 2 * 30 and np.isfinite(memory.latest(60)["action"]).all()
 
 
@@ -475,9 +481,11 @@ def test_an_elite_that_diverges_in_its_confirmation_is_not_confirmed_and_the_run
     assert [confirmed for _, confirmed in seen] == [-math.inf, 5.0]
 
 
-def test_an_empty_population_is_refused():
-    with pytest.raises(ValueError, match="the population is empty"):
-        train([], setup()[1], TournamentSelection(), Mutations(), TINY)
+@pytest.mark.parametrize("size", [0, 2, 4])
+def test_a_population_of_another_size_than_the_tournament_makes_is_refused(size):
+    population, memory = setup()
+    with pytest.raises(ValueError, match=f"{size} agents are given, but the tournament makes 3"):
+        train([*population, *population][:size], memory, TournamentSelection(2, True, 3), Mutations(), TINY)
 
 
 def test_if_all_diverge_the_run_says_so():

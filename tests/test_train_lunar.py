@@ -1,9 +1,11 @@
 """The script, as a user runs it."""
 
 import csv
+import io
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -122,6 +124,20 @@ def test_two_runs_never_share_a_numbered_folder(tmp_path, monkeypatch):
     looks = iter([[], [Path("runs/003")]])  # another run takes 001 right after the first look
     monkeypatch.setattr(Path, "glob", lambda *arguments: next(looks))
     assert train_lunar.make_folder(None).name == "004"
+
+
+def test_a_link_to_nowhere_in_place_of_runs_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError, match="runs"):
+        train_lunar.make_folder(None)
+
+
+def test_it_runs_where_standard_output_is_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())  # as in IDLE
+    with pytest.raises(SystemExit, match="2"):
+        call(monkeypatch, "--max-steps", "0")
 
 
 def test_a_seed_is_read_to_the_last_digit():

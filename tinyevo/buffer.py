@@ -55,7 +55,7 @@ class ReplayBuffer:
 
     def add(self, obs, action, reward, next_obs, terminated):
         """Append a batch of transitions, batch axis first, over the oldest ones if the ring is full."""
-        records = np.zeros(len(obs), dtype=self.storage.dtype)
+        records = np.zeros(len(reward), dtype=self.storage.dtype)
         records["obs"], records["action"], records["next_obs"] = obs, action, next_obs
         records["reward"][:, 0], records["terminated"][:, 0] = reward, terminated
         self.extend(records)

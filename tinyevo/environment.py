@@ -18,9 +18,11 @@ class Guarded(gym.Wrapper):
     answers with an observation or a reward that is not finite.
     """
 
+    taken = 0  # steps of the episode
+
     def reset(self, **arguments):
         """Begin an episode: (obs, info)."""
-        self.taken = 0  # steps
+        self.taken = 0
         return self._call(("observation",), self.env.reset, **arguments)
 
     def step(self, action):
@@ -41,7 +43,8 @@ class Guarded(gym.Wrapper):
         return answer
 
     def _failure(self, what):
-        return gym.error.Error(f"the environment {self.env.spec.id} {what} in step {self.taken} of an episode")
+        name = getattr(self.env.spec, "id", self.env)
+        return gym.error.Error(f"the environment {name} {what} in step {self.taken} of an episode")
 
 
 def make_env(env_id, max_episode_steps=None):

@@ -14,8 +14,10 @@ from tinyevo.environment import make_env
 def evaluate(agent, env_id, episodes, seed, max_steps=None):
     """The returns of the greedy policy in `episodes` episodes: (episodes,).
 
-    The episodes' starts follow from `seed` alone, so agents evaluated with one seed face the same tasks. `max_steps`
-    takes the place of the environment's own limit of an episode's length.
+    The episodes' starts follow from `seed` alone (`np.random.SeedSequence(seed).generate_state(episodes)`), so agents
+    evaluated with one seed face the same tasks. All episodes are flown side by side, each in an environment of its own,
+    which is closed at its end; the agent is asked once a step, about those that still go on. `max_steps` takes the
+    place of the environment's own limit of an episode's length.
     """
     seeds = np.random.SeedSequence(seed).generate_state(episodes).tolist()
     envs = [make_env(env_id, max_steps) for _ in range(episodes)]

@@ -39,8 +39,8 @@ class RLParameter:
         numbers = (self.min, self.max, self.shrink_factor, self.grow_factor)
         numeric = self.dtype in (int, float) and all(type(number) in (int, float) for number in numbers)
         ordered = numeric and -math.inf < self.min <= self.max < math.inf and self.shrink_factor < 1 < self.grow_factor
-        if not ordered or self.shrink_factor <= 0:
-            raise ValueError(f"a range needs min <= max, shrink < 1 < grow, and dtype int or float, not {self}")
+        if not ordered or self.shrink_factor <= 0 or (self.dtype is int and (self.min % 1 or self.max % 1)):
+            raise ValueError(f"a range needs min <= max (whole if int), shrink < 1 < grow, int or float, not {self}")
 
     def mutate(self, value, rng):
         """`value` times one of the factors, within the bounds; the same value only if it can move neither way."""
@@ -176,10 +176,10 @@ class Mutations:
             entries = torch.as_tensor(rng.choice(weight.numel(), size=count, replace=False), device=weight.device)
             old = weight.view(-1)[entries]
             normal = torch.as_tensor(rng.standard_normal(count)).to(old)
-            band = torch.as_tensor(rng.random(count), device=weight.device)
+            band = torch.as_tensor(rng.random(count))  # float64, which not every device has
             new = old + self.mutation_sd * old.abs() * normal
-            new = torch.where(band < self.super_prob + self.reset_prob, normal, new)
-            new = torch.where(band < self.super_prob, old + self.super_sd * old.abs() * normal, new)
+            new = torch.where((band < self.super_prob + self.reset_prob).to(old.device), normal, new)
+            new = torch.where((band < self.super_prob).to(old.device), old + self.super_sd * old.abs() * normal, new)
             weight.view(-1)[entries] = new
             changed += int((new != old).sum())
         if changed == 0:

@@ -86,9 +86,7 @@ class EvolvableMLP(nn.Module):
         """
         hidden = ACTIVATIONS[self.config.activation]
         output = ACTIVATIONS.get(self.config.output_activation)
-        layers = list(zip(self.weights, self.biases))
-        if first_only:
-            layers = [(weight[:1], bias[:1]) for weight, bias in layers]
+        layers = [(w[:1], b[:1]) if first_only else (w, b) for w, b in zip(self.weights, self.biases)]
         x = x.expand(len(layers[0][0]), -1, -1)  # (ensemble, batch, num_inputs), not copied
         for layer, (weight, bias) in enumerate(layers):
             x = torch.baddbmm(bias, x, weight)  # bias + x @ weight, for each of the ensemble
@@ -98,9 +96,7 @@ class EvolvableMLP(nn.Module):
 
     def change_activation(self, name):
         """The same weights behind another hidden activation; the output activation stays."""
-        new = copy.deepcopy(self)
-        new.config = replace(self.config, activation=name)
-        return new
+        return self._edited(replace(self.config, activation=name), self.weights, self.biases)
 
     def add_layer(self):
         """One more hidden layer, as wide as the last one and behind it, that begins as the identity.
@@ -148,6 +144,8 @@ class EvolvableMLP(nn.Module):
 
     def remove_nodes(self, layer, n, rng):
         """`n` nodes less in hidden layer `layer`, chosen by `rng`; the others keep their weights and their order."""
+        if n < 0:
+            raise ValueError(f"{n} nodes cannot be removed")
         config = self._resized(layer, -n)
         weights, biases = list(self.weights), list(self.biases)
         keep = sorted(rng.permutation(self.config.hidden_size[layer])[n:].tolist())

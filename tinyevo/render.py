@@ -69,7 +69,7 @@ def plot_evolution(history, path):
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("the picture of evolution needs matplotlib: pip install 'tinyevo[plot]'") from error
+        raise ImportError("the picture of evolution needs matplotlib: pip install matplotlib") from error
 
     members = {(row["generation"], row["id"]): row for row in history}
     births = [(_parent(row, members), row) for row in history if row["generation"] > 0]

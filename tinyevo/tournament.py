@@ -35,11 +35,12 @@ class TournamentSelection:
         """Return (elite, offspring) by the members' last fitness, drawing with the `numpy.random.Generator` `rng`.
 
         The elite is a copy of the best member. The offspring are copies too: with elitism the first is the elite as it
-        was, every other one gets the next free id and its parent's id. Raises ArithmeticError if nobody can be
-        selected, because no member has a finite fitness and finite weights.
+        was, but with the mutation "elite"; every other one gets the next id that no member of `population` has, its
+        parent's id, and the mutation "none". Raises ValueError if `population` is empty or not evaluated yet, and
+        ArithmeticError ("all members diverged") if no member has a finite fitness and finite weights.
         """
-        if not population:
-            raise ValueError("the population is empty: there is nobody to select")
+        if not population or not all(agent.fitness for agent in population):
+            raise ValueError("selection needs an agent or more, and the fitness of each: evaluate them first")
         candidates = [agent for agent in population if math.isfinite(agent.fitness[-1]) and agent.is_finite()]
         if not candidates:
             raise ArithmeticError("all members diverged: none has finite weights and fitness; try lower learning rates")

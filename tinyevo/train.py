@@ -7,7 +7,7 @@ function of the agents, the memory, the configuration and seeds that are derived
 run anywhere and in any order without changing a bit of the result.
 
 Mirrors the tutorial's section "Training and saving an agent".
-Leaves out: asynchronous evolution, and learning while other members fly.
+Leaves out: asynchronous evolution, and learning from what others fly in the same generation.
 Needs: population.py, td3.py, networks.py, result.py, buffer.py, checkpoint.py, noise.py, environment.py, evaluate.py,
 workers.py.
 """
@@ -32,10 +32,10 @@ from tinyevo.workers import every_second, run_tasks
 
 # What a derived seed is for; no two purposes ever share randomness.
 TRAIN, EVALUATE, CONFIRM, SELECT, MUTATE, SCORE, RENDER = range(7)
-# The settings that may not be anything from 1 up.
-LIMITS = {"seed": (0, math.inf), "learning_delay": (0, math.inf), "target": (-math.inf, math.inf)}
+# The settings with other limits than 1 and up.
+LIMITS = {"seed": (0, math.inf), "learning_delay": (0, math.inf), "target": (-1e9, 1e9)}
 LIMITS |= dict.fromkeys(("num_envs", "eval_episodes", "confirm_episodes"), (1, 1000))
-LIMITS |= {"noise_mean": (-1, 1)} | dict.fromkeys(("noise_theta", "noise_dt"), (0, 1e9))
+LIMITS |= {"noise_mean": (-1, 1)} | dict.fromkeys(("noise_theta", "noise_dt"), (0, 1))
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ def train_member(agent, memory, config, seed, on_steps=lambda steps: None):
 
     `memory` is the agent's own copy of the shared memory: its transitions are added to it as they come, and those that
     it cannot hold are not returned. `on_steps` is called with the number of steps after each step of the environments.
+    Actions have the type of the action space. A step that begins with fewer than `config.learning_delay` transitions in
+    the memory is random and pays for no update. The agent's `steps` grow, and its `train_return` (a float) is set.
     """
     rng = np.random.default_rng(seed)
     generator = torch.Generator(agent.device).manual_seed(int(rng.integers(2**63)))
@@ -143,13 +145,13 @@ def train(
         config: `TrainConfig`.
         executor: a `concurrent.futures.Executor` that trains the members; None trains them here, one after another.
         on_generation: called with the `TrainResult` so far after every generation.
-        resume: a `TrainResult` to go on with; `population` and `memory` are then those that it holds.
+        resume: a `TrainResult` to go on with; then pass the `population` and the `memory` that it holds.
 
-    Returns the `TrainResult`. On the CPU it depends on the arguments alone, not on the executor, and not on whether the
-    run was interrupted and resumed.
+    Returns the `TrainResult`. On the CPU it depends on the arguments alone, not on whether the run was interrupted and
+    resumed, and not on the executor, if torch has one thread here as in the workers (`torch.set_num_threads`).
     """
-    if not population:
-        raise ValueError("the population is empty: make one with create_population")
+    if len(population) != tournament.population_size:
+        raise ValueError(f"{len(population)} agents are given, but the tournament makes {tournament.population_size}")
     _warn_of_short_slices(config)
     result = resume or TrainResult(population, memory)
     offspring = population
@@ -200,7 +202,7 @@ def train(
 def _fly_member(agent, memory, seed, config, evaluation_seed, on_steps):
     """One member's generation, on copies of its own: train it, evaluate it."""
     agent, memory = copy.deepcopy((agent, memory))
-    fitness, records = -math.inf, None  # of one that diverges on the way
+    fitness, records, agent.train_return = -math.inf, None, math.nan  # of one that diverges on the way
     with suppress(FloatingPointError):
         _, records = train_member(agent, memory, config, seed, on_steps)
         fitness = evaluate(agent, config.env_id, config.eval_episodes, evaluation_seed, config.eval_steps).mean()
