@@ -131,7 +131,7 @@ class TD3:
         """One update from a `Batch`: the critics always, the policy and all targets every `policy_freq` updates.
 
         `generator` is the `torch.Generator` (on the agent's device) of the smoothing noise; None uses the global one.
-        Returns the losses as tensors, by network: "critic", and "actor" when it moved. The batch is not changed.
+        Returns the losses, detached, by network: "critic", and "actor" when it moved. The batch is not changed.
         """
         obs, action, reward, next_obs, terminated = (tensor.float() for tensor in batch)
         actor, critic, hp = self.networks["actor"], self.networks["critic"], self.hp
@@ -172,7 +172,7 @@ class TD3:
 
     def _descend(self, name, loss):
         """One optimiser step of one network; only its gradients are asked for, so no others are computed."""
-        parameters = list(self.networks[name].parameters())
+        parameters = self.optimizers[name].param_groups[0]["params"]  # all of the network's
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters)):
             parameter.grad = gradient
         self.optimizers[name].step()
