@@ -1,13 +1,14 @@
 """What evolution buys, and what exploration buys: `python benchmarks/learning.py` (hours; stop it, and it goes on).
 
-Each arm changes one thing of the settings of `train_lunar.py` and is run with the same seeds and the same number of
-environment steps, summed over its population. Runs are kept under `benchmarks/runs/` after every generation; a second
-call goes on where the first one stopped. Writes `learning.csv` and `learning.png` beside this file and prints two
-tables.
+Each arm is the settings of `train_lunar.py` but for what `ARMS` says, and is run with the same seeds and the same
+number of environment steps, summed over its population. Runs are kept under `benchmarks/runs/` after every generation;
+a second call goes on where the first one stopped. Writes `learning.csv` and `learning.png` beside this file and prints
+two tables.
 """
 
 import argparse
 import csv
+import math
 import statistics
 import sys
 from concurrent.futures import as_completed
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import torch
 
 from tinyevo.buffer import ReplayBuffer
@@ -29,18 +31,45 @@ sys.path.insert(0, str(HERE.parent))
 import train_lunar as script  # noqa: E402  its settings are the default arm
 
 NO_MUTATION = Mutations(no_mutation=1, architecture=0, parameters=0, activation=0, rl_hp=0)
+BOLD = replace(  # numbers move by factors of 2 instead of 1.25
+    script.MUTATIONS,
+    hp_space={name: replace(x, shrink_factor=0.5, grow_factor=2.0) for name, x in script.MUTATIONS.hp_space.items()},
+)
 BAD = {"lr_actor": 1e-4, "batch_size": 64, "learn_step": 8}  # numbers that nobody tuned: it learns too little
-ARMS = {  # what each changes: of the configuration, of the hyper-parameters, the mutations, the size of the population
+ARMS = {  # what each changes: configuration, hyper-parameters, mutations, size; or whether each member's are drawn
     "default": {},
-    "a single TD3": {"size": 1, "mutations": NO_MUTATION},
+    "a single TD3": {"size": 1},  # that is the elite, which is never mutated
+    "a single TD3, a quarter of the updates": {"size": 1, "hp": {"learn_step": 8}},
     "no mutation": {"mutations": NO_MUTATION},
     "original exploration": {"config": {"noise_dt": 0.01}, "hp": {"expl_noise": 0.1}},
     "Gaussian exploration": {"config": {"noise": "gaussian"}, "hp": {"expl_noise": 0.57}},  # as strong as the default
     "memory of 10,000": {"config": {"memory_size": 10_000}},
     "bad numbers": {"hp": BAD},  # the population, with mutation
-    "bad numbers, a single TD3": {"hp": BAD, "size": 1, "mutations": NO_MUTATION},
+    "bad numbers, factors of 2": {"hp": BAD, "mutations": BOLD},
+    "bad numbers, updates for everybody's steps": {"hp": BAD | {"learn_step": 2}},  # as many as the single TD3 makes
+    "bad numbers, a single TD3": {"hp": BAD, "size": 1},
     "bad numbers, no mutation": {"hp": BAD, "mutations": NO_MUTATION},
+    "drawn numbers": {"drawn": True},
+    "drawn numbers, a single TD3": {"drawn": True, "size": 1},
+    "drawn numbers, no mutation": {"drawn": True, "mutations": NO_MUTATION},
 }
+PANELS = {  # of the picture: how the names of its arms begin, and its title
+    "": "from the numbers of train_lunar.py",
+    "bad numbers": f"from bad numbers: {BAD}",
+    "drawn numbers": "from numbers drawn at random for each member",
+}
+
+
+def draw_numbers(seed, slot):
+    """A value of every evolvable hyper-parameter, log-uniform over its range: the guess of somebody who knows nothing.
+
+    A single TD3 has the numbers of the population's first member.
+    """
+    rng, numbers = np.random.default_rng([seed, slot]), {}
+    for name, space in script.MUTATIONS.hp_space.items():
+        value = math.exp(rng.uniform(math.log(space.min), math.log(space.max)))
+        numbers[name] = round(value) if space.dtype is int else value
+    return numbers
 
 
 def run_arm(arm, seed, steps):
@@ -57,6 +86,8 @@ def run_arm(arm, seed, steps):
         with gym.make(config.env_id) as env:
             spaces = env.observation_space, env.action_space
         population = create_population(size, *spaces, hp, seed, **script.NETWORK)
+        for agent in population if changes.get("drawn") else ():
+            agent.set_hp(**draw_numbers(seed, agent.id))
         result = TrainResult(population, ReplayBuffer(config.memory_size, *spaces), {"rows": []})
 
     def on_generation(result):
@@ -103,14 +134,24 @@ def compare_with_parents(histories):
         print(f"| {kind} | {len(values)} | {statistics.median(values):+.0f} | {fell:.0%} |")
 
 
+def find_last_founder(history):
+    """The first generation in which everybody descends from the same member of generation 0; None if there is none."""
+    founder, left = {}, {}
+    for row in history:
+        founder.setdefault(row["id"], founder.get(row["parent_id"], row["id"]))
+        left.setdefault(row["generation"], set()).add(founder[row["id"]])
+    return next((generation for generation, founders in left.items() if len(founders) == 1), None)
+
+
 def draw(rows, target, steps):
     """Best confirmed mean return over steps: the median of the seeds, their range, and where each landed."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 11), layout="constrained")
-    good, bad = figure.subplots(2)
-    for index, arm in enumerate(ARMS):
-        axes, colour = bad if arm.startswith("bad numbers") else good, f"C{index}"
+    figure = Figure(figsize=(11, 16), layout="constrained")
+    panels = dict(zip(PANELS, figure.subplots(len(PANELS))))
+    for arm in ARMS:
+        axes = panels[next((start for start in panels if start and arm.startswith(start)), "")]
+        colour = f"C{len(axes.lines)}"
         runs = {}
         for row in rows:
             if row["arm"] == arm:
@@ -126,7 +167,7 @@ def draw(rows, target, steps):
         axes.fill_between(grid, list(map(min, columns)), list(map(max, columns)), color=colour, alpha=0.08)
         ends = [run[-1] for run in runs.values() if run[-1]["confirmed"] >= target]
         axes.scatter([end["steps"] for end in ends], [end["confirmed"] for end in ends], color=colour, zorder=3)
-    for axes, title in ((good, "from the numbers of train_lunar.py"), (bad, f"from bad numbers: {BAD}")):
+    for axes, title in zip(panels.values(), PANELS.values()):
         axes.axhline(target, color="0.4", linestyle="--", linewidth=1)
         axes.set(xlabel="environment steps, summed over the population", ylabel="best confirmed mean return")
         axes.set(xlim=(0, steps), ylim=(-200, 300), title=f"{title} (median and range over seeds; dots: landed)")
@@ -145,13 +186,13 @@ def main():
     args = parser.parse_args()
     (HERE / "runs").mkdir(exist_ok=True)
     tasks = [(arm, seed) for seed in args.seeds for arm in args.arms]
-    rows, histories = [], []
+    rows, histories = [], {arm: {} for arm in args.arms}
     with worker_pool(2) as pool:  # whose workers end with this process, however it ends
         futures = {pool.submit(run_arm, *task, args.steps): task for task in tasks}
         for future in as_completed(futures):
             (arm, seed), (run, history) = futures[future], future.result()
             rows += run
-            histories += [history] if arm == "default" else []
+            histories[arm][seed] = history
             print(arm, seed, run[-1], flush=True)
         pool.shutdown()  # in order: each worker's progress bar holds a semaphore
     rows.sort(key=lambda row: (list(ARMS).index(row["arm"]), row["seed"], row["steps"]))
@@ -161,7 +202,10 @@ def main():
         table.writerows(rows)
     draw(rows, script.CONFIG.target, args.steps)
     summarize(rows, script.CONFIG.target)
-    compare_with_parents(histories)
+    compare_with_parents(histories.get("default", {}).values())
+    print("\n| arm | generation from which all descend from one founder, each seed |\n|---|---|")
+    for arm, runs in histories.items():
+        print(f"| {arm} | {', '.join(str(find_last_founder(runs[seed])) for seed in args.seeds)} |")
 
 
 if __name__ == "__main__":
