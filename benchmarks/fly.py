@@ -4,21 +4,19 @@ Flies each agent on the same 1,000 episodes, which no run of `train_lunar.py` us
 """
 
 import argparse
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from tinyevo.environment import make_env
 from tinyevo.td3 import TD3
+from tinyevo.workers import worker_pool
 
 ENV_ID, EPISODES, PARTS, SEED = "LunarLanderContinuous-v3", 1000, 10, 1_000_000
 
 
 def fly(agent, part):
     """Some of the episodes: their returns, and how each ended."""
-    torch.set_num_threads(1)
     seeds = np.random.SeedSequence(SEED + part).generate_state(EPISODES // PARTS).tolist()
     envs = [make_env(ENV_ID) for _ in seeds]
     obs = [env.reset(seed=seed)[0] for env, seed in zip(envs, seeds)]
@@ -28,7 +26,7 @@ def fly(agent, part):
         for index, action in zip(flying, agent.get_action(np.stack([obs[index] for index in flying]))):
             obs[index], reward, terminated, truncated, _ = envs[index].step(action)
             returns[index] += reward
-            if terminated:  # LunarLander says -100 for a crash and 100 for a landing
+            if terminated:  # LunarLander says -100 for a crash (or for flying out of sight) and 100 for a landing
                 ends[index] = "crash" if reward == -100 else "landing"
             elif truncated:
                 ends[index] = "time limit"
@@ -45,7 +43,7 @@ def main():
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print("| agent | mean | lowest | crashes | time limits | return 200 or more |\n|---|---|---|---|---|---|")
-    with ProcessPoolExecutor(2) as pool:
+    with worker_pool(2) as pool:
         for path, agent in zip(paths, agents):
             returns, ends = map(np.concatenate, zip(*pool.map(fly, [agent] * PARTS, range(PARTS))))
             row = [path, f"{returns.mean():.1f} +- {returns.std():.1f}", f"{returns.min():.1f}"]
