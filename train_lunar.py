@@ -198,8 +198,7 @@ def read_plan(settings):
 
 def begin(args, device):
     """A new run: its first population, and an empty memory."""
-    settings = plan(args)
-    config, tournament, _ = read_plan(settings)
+    config, tournament, _ = read_plan(settings := plan(args))
     spaces = find_spaces(config.env_id, "no_gif" not in args)
     population = create_population(tournament.population_size, *spaces, HP, config.seed, device=device, **NETWORK)
     return TrainResult(population, ReplayBuffer(config.memory_size, *spaces, device), settings)
@@ -331,8 +330,9 @@ def main():
     parser, args = parse_arguments()
     torch.set_num_threads(1)  # small networks: a second thread costs more than it brings
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
-    # Show each table at once, through a pipe too, and whatever the name of the folder (IDLE's streams cannot).
-    getattr(sys.stdout, "reconfigure", dict)(line_buffering=True, errors="backslashreplace")
+    with suppress(AttributeError):  # IDLE's and notebooks' streams need none of it
+        # Show each table at once, through a pipe too, and whatever the name of the folder.
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
     try:
         device = find_device(args.get("device", "cpu"))

@@ -36,7 +36,8 @@ BOLD = replace(  # numbers move by factors of 2 instead of 1.25
     hp_space={name: replace(x, shrink_factor=0.5, grow_factor=2.0) for name, x in script.MUTATIONS.hp_space.items()},
 )
 BAD = {"lr_actor": 1e-4, "batch_size": 64, "learn_step": 8}  # numbers that nobody tuned: it learns too little
-ARMS = {  # what each changes: configuration, hyper-parameters, mutations, size; or whether each member's are drawn
+ARMS = {  # what each changes: of the configuration, of the hyper-parameters, the mutations, the size of the population;
+    # "drawn" gives each member of the first generation hyper-parameters of its own, from `draw_numbers`
     "default": {},
     "a single TD3": {"size": 1},  # that is the elite, which is never mutated
     "a single TD3, a quarter of the updates": {"size": 1, "hp": {"learn_step": 8}},
@@ -134,7 +135,7 @@ def compare_with_parents(histories):
         print(f"| {kind} | {len(values)} | {statistics.median(values):+.0f} | {fell:.0%} |")
 
 
-def find_last_founder(history):
+def find_takeover(history):
     """The first generation in which everybody descends from the same member of generation 0; None if there is none."""
     founder, left = {}, {}
     for row in history:
@@ -150,7 +151,7 @@ def draw(rows, target, steps):
     figure = Figure(figsize=(11, 16), layout="constrained")
     panels = dict(zip(PANELS, figure.subplots(len(PANELS))))
     for arm in ARMS:
-        axes = panels[next((start for start in panels if start and arm.startswith(start)), "")]
+        axes = panels.get(arm.split(",")[0], panels[""])
         colour = f"C{len(axes.lines)}"
         runs = {}
         for row in rows:
@@ -205,7 +206,7 @@ def main():
     compare_with_parents(histories.get("default", {}).values())
     print("\n| arm | generation from which all descend from one founder, each seed |\n|---|---|")
     for arm, runs in histories.items():
-        print(f"| {arm} | {', '.join(str(find_last_founder(runs[seed])) for seed in args.seeds)} |")
+        print(f"| {arm} | {', '.join(str(find_takeover(runs[seed])) for seed in args.seeds)} |")
 
 
 if __name__ == "__main__":

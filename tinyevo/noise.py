@@ -30,9 +30,8 @@ class OrnsteinUhlenbeckNoise:
     """A random walk that is pulled back to its mean (Uhlenbeck & Ornstein 1930; used by DDPG, Lillicrap et al. 2016).
 
     Each step moves x by theta (mean - x) dt + sigma sqrt(dt) N(0, 1). Neighbouring steps push the same way, which takes
-    a lander somewhere instead of shaking it on the spot. While theta dt is
-    below 2, the standard deviation settles at sigma / sqrt(2 theta - theta^2 dt), and after about 1 / (theta dt) steps
-    the walk has forgotten where it was.
+    a lander somewhere instead of shaking it on the spot. If theta dt is below 2, the standard deviation settles at
+    sigma / sqrt(2 theta - theta^2 dt), and after about 1 / (theta dt) steps the walk has forgotten where it was.
     """
 
     def __init__(self, num_envs, action_dim, mean, sigma, theta, dt):

@@ -32,7 +32,7 @@ from tinyevo.workers import every_second, run_tasks
 
 # What a derived seed is for; no two purposes ever share randomness.
 TRAIN, EVALUATE, CONFIRM, SELECT, MUTATE, SCORE, RENDER = range(7)
-# The settings with other limits than 1 and up.
+# The settings whose limits are not 1 and up.
 LIMITS = {"seed": (0, math.inf), "learning_delay": (0, math.inf), "target": (-1e9, 1e9)}
 LIMITS |= dict.fromkeys(("num_envs", "eval_episodes", "confirm_episodes"), (1, 1000))
 LIMITS |= {"noise_mean": (-1, 1)} | dict.fromkeys(("noise_theta", "noise_dt"), (0, 1))
