@@ -66,6 +66,15 @@ def test_a_long_episode_has_fewer_frames_and_the_same_speed(tmp_path, monkeypatc
     assert np.abs(imageio.imread(path, index=None)[-1] - half).mean() < 2
 
 
+def test_half_size_is_the_mean_of_squares_of_four_pixels():
+    frame = np.arange(5 * 6 * 3, dtype=np.uint8).reshape(5, 6, 3)  # of the odd row there is nothing
+    half = render._half_size(frame)
+    assert half.shape == (2, 3, 3) and half.dtype == np.uint8
+    for y, x in np.ndindex(2, 3):
+        square = frame[2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
+        assert half[y, x].tolist() == square.mean(axis=(0, 1)).astype(np.uint8).tolist()
+
+
 def row(generation, id, parent_id, mutation, fitness, elite=False, **changes):
     fixed = {"train_return": -50.0, "steps": 100 * (generation + 1), "hidden_size": "64x64", "activation": "relu"}
     numbers = {"lr_actor": 1e-3, "batch_size": 128, "learn_step": 1} | changes

@@ -306,6 +306,16 @@ def test_training_one_of_a_pair_moves_no_other(trained):
     assert not same(agent, clone)
 
 
+def test_new_hyper_parameters_are_in_force_and_all_else_stays():
+    agent = learn(make_agent())
+    before, hp = agent.state(), agent.hp
+    agent.set_hp(lr_actor=0.5, gamma=0.5)
+    assert agent.hp == replace(hp, lr_actor=0.5, gamma=0.5)
+    rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in agent.optimizers.items()}
+    assert rates == {"actor": 0.5, "critic": hp.lr_critic}
+    assert flat(agent.state() | {"hp": None}) == flat(before | {"hp": None})
+
+
 class Own(TD3):
     """What an exercise might make of it."""
 
