@@ -5,7 +5,10 @@ Everything that you may want to change stands at the top of this file.
 
 import signal
 
-if __name__ in ("__main__", "__mp_main__"):  # here and in the workers Ctrl-C ends at once, until a run begins
+if __name__ in (
+    "__main__",
+    "__mp_main__",
+):  # here and in the workers Ctrl-C ends at once, until a run begins
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
@@ -59,7 +62,10 @@ CONFIG = TrainConfig(
     confirm_episodes=100,
     target=200.0,
 )
-NETWORK = {"hidden_size": (128, 128), "activation": "relu"}  # with 64x64 it hovered for longer in first trials
+NETWORK = {
+    "hidden_size": (128, 128),
+    "activation": "relu",
+}  # with 64x64 it hovered for longer in first trials
 HP = HyperParams(
     lr_actor=5e-4,  # between AgileRL's 1e-4 and the TD3 paper's 1e-3; the latter landed no sooner in a trial
     lr_critic=1e-3,
@@ -99,7 +105,13 @@ MUTATIONS = Mutations(
     },
 )
 # `--quick` is the whole pipeline in about a minute: it learns and mutates, but does not land.
-QUICK = {"max_steps": 4_800, "evo_steps": 1_600, "train_episode_steps": 200, "eval_steps": 200, "confirm_episodes": 20}
+QUICK = {
+    "max_steps": 4_800,
+    "evo_steps": 1_600,
+    "train_episode_steps": 200,
+    "eval_steps": 200,
+    "confirm_episodes": 20,
+}
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -125,24 +137,68 @@ def folder(text):
 
 def parse_arguments():
     """The parser, and the flags that were given, by the name of what they set; one not given is not there."""
-    parser = OneLineParser(allow_abbrev=False, argument_default=argparse.SUPPRESS, description=__doc__.split(":")[0])
+    parser = OneLineParser(
+        allow_abbrev=False, argument_default=argparse.SUPPRESS, description=__doc__.split(":")[0]
+    )
     for flag, name, kind, default, text in (
         ("--env", "env_id", str, CONFIG.env_id, "Gymnasium environment"),
         ("--seed", "seed", number, CONFIG.seed, "all randomness of the run follows from it"),
         ("--device", "device", str, "cpu", "torch device of the networks, such as cuda"),
-        ("--workers", "workers", number, "one per core, at most one per member; 1 on CUDA", "processes"),
-        ("--pop-size", "population_size", number, TOURNAMENT.population_size, "members of the population"),
-        ("--num-envs", "num_envs", number, CONFIG.num_envs, "environments that a member flies side by side"),
-        ("--max-steps", "max_steps", number, CONFIG.max_steps, "environment steps of a member in all"),
-        ("--evo-steps", "evo_steps", number, CONFIG.evo_steps, "environment steps of a member in a generation"),
+        (
+            "--workers",
+            "workers",
+            number,
+            "one per core, at most one per member; 1 on CUDA",
+            "processes",
+        ),
+        (
+            "--pop-size",
+            "population_size",
+            number,
+            TOURNAMENT.population_size,
+            "members of the population",
+        ),
+        (
+            "--num-envs",
+            "num_envs",
+            number,
+            CONFIG.num_envs,
+            "environments that a member flies side by side",
+        ),
+        (
+            "--max-steps",
+            "max_steps",
+            number,
+            CONFIG.max_steps,
+            "environment steps of a member in all",
+        ),
+        (
+            "--evo-steps",
+            "evo_steps",
+            number,
+            CONFIG.evo_steps,
+            "environment steps of a member in a generation",
+        ),
         ("--target", "target", float, CONFIG.target, "confirmed mean return that ends the run"),
         ("--out", "out", folder, "the next runs/NNN", "folder of this run, new or empty"),
-        ("--resume", "resume", folder, "begin a new run", "folder of a run to go on with, which keeps its settings"),
+        (
+            "--resume",
+            "resume",
+            folder,
+            "begin a new run",
+            "folder of a run to go on with, which keeps its settings",
+        ),
     ):
-        parser.add_argument(flag, dest=name, type=kind, metavar="X", help=f"{text} (default: {default})")
-    parser.add_argument("--no-gif", action="store_true", help="render no lander.gif (default: render it)")
+        parser.add_argument(
+            flag, dest=name, type=kind, metavar="X", help=f"{text} (default: {default})"
+        )
+    parser.add_argument(
+        "--no-gif", action="store_true", help="render no lander.gif (default: render it)"
+    )
     quick = ", ".join(f"{name} {value}" for name, value in QUICK.items())
-    parser.add_argument("--quick", action="store_true", help=f"all of it in about a minute (default: off): {quick}")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"all of it in about a minute (default: off): {quick}"
+    )
     args = vars(parser.parse_args())
     if "out" in args and "resume" in args:
         parser.error("--out and --resume exclude each other: a run goes on in its own folder")
@@ -152,7 +208,9 @@ def parse_arguments():
 def find_spaces(env_id, gif):
     """The observation and the action space of an environment that exists and, for a GIF, can be rendered."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # gym warns before it raises; the error is enough
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # gym warns before it raises; the error is enough
             env = gym.make(env_id)
     except Exception as error:  # an environment is anybody's code
         raise ValueError(f"--env {env_id}: {error}") from error
@@ -168,20 +226,29 @@ def find_device(name):
         torch.empty(1, device=name).cpu()  # there and back
         return torch.device(name)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name} is not available here: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"--device {name} is not available here: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def changed(config, args):
     """A `TrainConfig` with what `--quick` and the other flags change, the latter last."""
     changes = (QUICK if "quick" in args else {}) | args
-    return replace(config, **{name: value for name, value in changes.items() if hasattr(config, name)})
+    return replace(
+        config, **{name: value for name, value in changes.items() if hasattr(config, name)}
+    )
 
 
 def plan(args):
     """All settings of a new run as plain data: those at the top of this file, and what the flags change."""
     config = changed(CONFIG, args)
-    tournament = replace(TOURNAMENT, population_size=args.get("population_size", TOURNAMENT.population_size))
-    for name, space in MUTATIONS.hp_space.items():  # no mutation may lead out of what HyperParams allows
+    tournament = replace(
+        TOURNAMENT, population_size=args.get("population_size", TOURNAMENT.population_size)
+    )
+    for (
+        name,
+        space,
+    ) in MUTATIONS.hp_space.items():  # no mutation may lead out of what HyperParams allows
         replace(HP, **{name: space.dtype(space.min)}), replace(HP, **{name: space.dtype(space.max)})
     settings = {"config": asdict(config), "hyper-parameters": asdict(HP), "network": NETWORK}
     settings |= {"tournament": asdict(tournament), "mutations": asdict(MUTATIONS)}
@@ -191,16 +258,25 @@ def plan(args):
 def read_plan(settings):
     """What such settings describe: the `TrainConfig`, the `TournamentSelection` and the `Mutations`."""
     space = settings["mutations"]["hp_space"].items()
-    space = {name: RLParameter(**ends | {"dtype": {"int": int, "float": float}[ends["dtype"]]}) for name, ends in space}
+    space = {
+        name: RLParameter(**ends | {"dtype": {"int": int, "float": float}[ends["dtype"]]})
+        for name, ends in space
+    }
     mutations = Mutations(**settings["mutations"] | {"hp_space": space})
-    return TrainConfig(**settings["config"]), TournamentSelection(**settings["tournament"]), mutations
+    return (
+        TrainConfig(**settings["config"]),
+        TournamentSelection(**settings["tournament"]),
+        mutations,
+    )
 
 
 def begin(args, device):
     """A new run: its first population, and an empty memory."""
     config, tournament, _ = read_plan(settings := plan(args))
     spaces = find_spaces(config.env_id, "no_gif" not in args)
-    population = create_population(tournament.population_size, *spaces, HP, config.seed, device=device, **NETWORK)
+    population = create_population(
+        tournament.population_size, *spaces, HP, config.seed, device=device, **NETWORK
+    )
     return TrainResult(population, ReplayBuffer(config.memory_size, *spaces, device), settings)
 
 
@@ -211,18 +287,26 @@ def go_on(args, device):
     try:
         config, tournament, _ = read_plan(run.settings)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} was not written by this version of the script: {error!r} in its settings") from error
+        raise ValueError(
+            f"{path} was not written by this version of the script: {error!r} in its settings"
+        ) from error
     longer = changed(config, args)
     old, new = asdict(config) | asdict(tournament), asdict(tournament) | args | asdict(longer)
     for name, value in old.items():
         if value != new[name] and name not in ("max_steps", "target"):
-            raise ValueError(f"the run in {args['resume']} has {name} {value}, it cannot go on with {new[name]}")
+            raise ValueError(
+                f"the run in {args['resume']} has {name} {value}, it cannot go on with {new[name]}"
+            )
     if longer.max_steps < run.steps:
-        raise ValueError(f"max_steps must be at least the {run.steps} that the run has flown, not {longer.max_steps}")
+        raise ValueError(
+            f"max_steps must be at least the {run.steps} that the run has flown, not {longer.max_steps}"
+        )
     spaces = find_spaces(config.env_id, "no_gif" not in args)
     learned = run.population[0].observation_space, run.population[0].action_space
     if learned != spaces:
-        raise ValueError(f"the run in {args['resume']} learned {learned}, but {config.env_id} now has {spaces}")
+        raise ValueError(
+            f"the run in {args['resume']} learned {learned}, but {config.env_id} now has {spaces}"
+        )
     run.settings["config"] = asdict(longer)
     return run
 
@@ -237,18 +321,26 @@ def make_folder(path):
             new.mkdir()
             path = new
     path.mkdir(parents=True, exist_ok=True)
-    if any(old.suffix not in (".lock", ".tmp") for old in path.iterdir()):  # these a run leaves that never began
-        raise ValueError(f"--out {path} is not empty, and a run is never overwritten: name a new folder")
+    if any(
+        old.suffix not in (".lock", ".tmp") for old in path.iterdir()
+    ):  # these a run leaves that never began
+        raise ValueError(
+            f"--out {path} is not empty, and a run is never overwritten: name a new folder"
+        )
     return path
 
 
 def lock_folder(path):
     """Keep every other run out of a folder until the answer is closed or this process ends, however it ends."""
     try:
-        lock = sqlite3.connect(path / "run.lock", timeout=0)  # the standard library's one lock that works everywhere
+        lock = sqlite3.connect(
+            path / "run.lock", timeout=0
+        )  # the standard library's one lock that works everywhere
         lock.executescript("PRAGMA journal_mode = OFF; BEGIN EXCLUSIVE")
     except sqlite3.Error as error:
-        raise ValueError(f"{path} cannot be locked ({error}): is another run writing into it?") from error
+        raise ValueError(
+            f"{path} cannot be locked ({error}): is another run writing into it?"
+        ) from error
     return lock
 
 
@@ -269,16 +361,28 @@ def report(run):
     if diverged := [str(agent.id) for agent in run.population if agent.fitness[-1] == -math.inf]:
         tqdm.write(f"diverged, and gets no children: agent {', '.join(diverged)}")
     best = f"agent {run.elite.id} after {run.elite.steps} steps, mean return {run.confirmed:.1f}"
-    tqdm.write(f"\ngeneration {len(run.fitnesses) - 1}\n{population_table(run.population)}\nbest confirmed: {best}")
+    tqdm.write(
+        f"\ngeneration {len(run.fitnesses) - 1}\n{population_table(run.population)}\nbest confirmed: {best}"
+    )
 
 
 def finish(run, config, out, gif):
     """Fly the best agent where it never flew, and draw the pictures."""
-    flight = {"episodes": config.confirm_episodes, "seed": config.derived_seed(SCORE), "max_steps": config.eval_steps}
+    flight = {
+        "episodes": config.confirm_episodes,
+        "seed": config.derived_seed(SCORE),
+        "max_steps": config.eval_steps,
+    }
     returns = evaluate(run.elite, config.env_id, **flight)
-    print(f"\nthe best confirmed agent ({run.elite.id}, after {run.elite.steps} steps) in fresh episodes:")
-    print(f"evaluate(agent, {config.env_id!r}, {', '.join(f'{name}={value}' for name, value in flight.items())})")
-    print(f"mean return {returns.mean():.2f} +- {returns.std():.2f}, from {returns.min():.1f} to {returns.max():.1f}")
+    print(
+        f"\nthe best confirmed agent ({run.elite.id}, after {run.elite.steps} steps) in fresh episodes:"
+    )
+    print(
+        f"evaluate(agent, {config.env_id!r}, {', '.join(f'{name}={value}' for name, value in flight.items())})"
+    )
+    print(
+        f"mean return {returns.mean():.2f} +- {returns.std():.2f}, from {returns.min():.1f} to {returns.max():.1f}"
+    )
     picture = io.BytesIO()
     try:
         plot_evolution(run.history, picture)
@@ -289,7 +393,9 @@ def finish(run, config, out, gif):
         film = io.BytesIO()
         returns = record_gif(run.elite, config.env_id, film, seed=config.derived_seed(RENDER))
         checkpoint.write(out / "lander.gif", film.getvalue())
-        print(f"returns of {len(returns)} whole episodes rendered: {', '.join(f'{value:.1f}' for value in returns)}")
+        print(
+            f"returns of {len(returns)} whole episodes rendered: {', '.join(f'{value:.1f}' for value in returns)}"
+        )
     print("wrote", *sorted(path for path in out.iterdir() if path.suffix != ".lock"))
 
 
@@ -301,7 +407,9 @@ def evolve(run, out, workers, pool, gif):
         print(textwrap.fill(f"{title}: {text}", 120, subsequent_indent="    "))
     print(f"device: {run.memory.device}, workers: {workers}, output: {out}")
     if run.history:
-        print(f"resumed after generation {len(run.fitnesses) - 1}, best confirmed mean return {run.confirmed:.1f}")
+        print(
+            f"resumed after generation {len(run.fitnesses) - 1}, best confirmed mean return {run.confirmed:.1f}"
+        )
     if run.steps >= config.max_steps or run.confirmed >= config.target:
         print("this run is finished; a larger --max-steps or --target goes on with it")
 
@@ -329,7 +437,9 @@ def main():
     """Check what was asked for, train, and show what came of it."""
     parser, args = parse_arguments()
     torch.set_num_threads(1)  # small networks: a second thread costs more than it brings
-    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
+    sys.stdout, sys.stderr = (
+        stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr)
+    )  # noqa: SIM115
     with suppress(AttributeError):  # IDLE's and notebooks' streams need none of it
         # Show each table at once, through a pipe too, and whatever the name of the folder.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
@@ -338,7 +448,9 @@ def main():
         device = find_device(args.get("device", "cpu"))
         out = args.get("resume")
         if out and not (out / "population.pt").is_file():
-            raise ValueError(f"--resume {out}: there is no run to go on with, for {out / 'population.pt'} is missing")
+            raise ValueError(
+                f"--resume {out}: there is no run to go on with, for {out / 'population.pt'} is missing"
+            )
         lock = lock_folder(out) if out else None  # before its run is read
         run = go_on(args, device) if out else begin(args, device)
         workers = args.get("workers", 1 if device.type == "cuda" else os.cpu_count() or 1)
@@ -365,11 +477,16 @@ def main():
     except KeyboardInterrupt as stop:
         parser.exit(128 + stop.args[0], f"stopped; {hint}")
     except BrokenProcessPool:
-        parser.exit(1, f"stopped: a worker process died, perhaps for lack of memory (--workers 1 needs less); {hint}")
+        parser.exit(
+            1,
+            f"stopped: a worker process died, perhaps for lack of memory (--workers 1 needs less); {hint}",
+        )
     except ArithmeticError as error:
         parser.exit(1, f"stopped: {error}; what there is stays in {out}\n")
     except (OSError, MemoryError, RuntimeError, gym.error.Error) as error:
-        if type(error) is RuntimeError and "tried to allocate" not in str(error):  # what torch says for a MemoryError
+        if type(error) is RuntimeError and "tried to allocate" not in str(
+            error
+        ):  # what torch says for a MemoryError
             raise
         parser.exit(1, f"stopped: {error}; {hint}")
 

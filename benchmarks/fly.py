@@ -23,10 +23,13 @@ def fly(agent, part):
     returns, ends = np.zeros(len(seeds)), [""] * len(seeds)
     while "" in ends:
         flying = [index for index, end in enumerate(ends) if not end]
-        for index, action in zip(flying, agent.get_action(np.stack([obs[index] for index in flying]))):
+        for index, action in zip(
+            flying, agent.get_action(np.stack([obs[index] for index in flying]))
+        ):
             obs[index], reward, terminated, truncated, _ = envs[index].step(action)
             returns[index] += reward
-            if terminated:  # LunarLander says -100 for a crash (or for flying out of sight) and 100 for a landing
+            # LunarLander says -100 for a crash (or for flying out of sight) and 100 for a landing
+            if terminated:
                 ends[index] = "crash" if reward == -100 else "landing"
             elif truncated:
                 ends[index] = "time limit"
@@ -42,12 +45,18 @@ def main():
         agents = [TD3.load_checkpoint(path) for path in paths]
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    print("| agent | mean | lowest | crashes | time limits | return 200 or more |\n|---|---|---|---|---|---|")
+    print(
+        "| agent | mean | lowest | crashes | time limits | return 200 or more |\n|---|---|---|---|---|---|"
+    )
     with worker_pool(2) as pool:
         for path, agent in zip(paths, agents):
             returns, ends = map(np.concatenate, zip(*pool.map(fly, [agent] * PARTS, range(PARTS))))
             row = [path, f"{returns.mean():.1f} +- {returns.std():.1f}", f"{returns.min():.1f}"]
-            row += [(ends == "crash").sum(), (ends == "time limit").sum(), f"{(returns >= 200).mean():.1%}"]
+            row += [
+                (ends == "crash").sum(),
+                (ends == "time limit").sum(),
+                f"{(returns >= 200).mean():.1%}",
+            ]
             print(f"| {' | '.join(map(str, row))} |", flush=True)
 
 

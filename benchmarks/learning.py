@@ -33,21 +33,36 @@ import train_lunar as script  # noqa: E402  its settings are the default arm
 NO_MUTATION = Mutations(no_mutation=1, architecture=0, parameters=0, activation=0, rl_hp=0)
 BOLD = replace(  # numbers move by factors of 2 instead of 1.25
     script.MUTATIONS,
-    hp_space={name: replace(x, shrink_factor=0.5, grow_factor=2.0) for name, x in script.MUTATIONS.hp_space.items()},
+    hp_space={
+        name: replace(x, shrink_factor=0.5, grow_factor=2.0)
+        for name, x in script.MUTATIONS.hp_space.items()
+    },
 )
-BAD = {"lr_actor": 1e-4, "batch_size": 64, "learn_step": 8}  # numbers that nobody tuned: it learns too little
-ARMS = {  # what each changes: of the configuration, of the hyper-parameters, the mutations, the size of the population;
-    # "drawn" gives each member of the first generation hyper-parameters of its own, from `draw_numbers`
+BAD = {
+    "lr_actor": 1e-4,
+    "batch_size": 64,
+    "learn_step": 8,
+}  # numbers that nobody tuned: it learns too little
+# What each changes: of the configuration, of the hyper-parameters, the mutations, the size of the
+# population;
+ARMS = {
+    # "drawn" gives each member of the first generation hyper-parameters of its own, from
+    # `draw_numbers`
     "default": {},
     "a single TD3": {"size": 1},  # that is the elite, which is never mutated
     "a single TD3, a quarter of the updates": {"size": 1, "hp": {"learn_step": 8}},
     "no mutation": {"mutations": NO_MUTATION},
     "original exploration": {"config": {"noise_dt": 0.01}, "hp": {"expl_noise": 0.1}},
-    "Gaussian exploration": {"config": {"noise": "gaussian"}, "hp": {"expl_noise": 0.57}},  # as strong as the default
+    "Gaussian exploration": {
+        "config": {"noise": "gaussian"},
+        "hp": {"expl_noise": 0.57},
+    },  # as strong as the default
     "memory of 10,000": {"config": {"memory_size": 10_000}},
     "bad numbers": {"hp": BAD},  # the population, with mutation
     "bad numbers, factors of 2": {"hp": BAD, "mutations": BOLD},
-    "bad numbers, updates for everybody's steps": {"hp": BAD | {"learn_step": 2}},  # as many as the single TD3 makes
+    "bad numbers, updates for everybody's steps": {
+        "hp": BAD | {"learn_step": 2}
+    },  # as many as the single TD3 makes
     "bad numbers, a single TD3": {"hp": BAD, "size": 1},
     "bad numbers, no mutation": {"hp": BAD, "mutations": NO_MUTATION},
     "drawn numbers": {"drawn": True},
@@ -77,7 +92,10 @@ def run_arm(arm, seed, steps):
     """One run of an arm, from where it was left; returns its rows of the table, and its history."""
     torch.set_num_threads(1)
     changes = ARMS[arm]
-    size, mutations = changes.get("size", script.TOURNAMENT.population_size), changes.get("mutations", script.MUTATIONS)
+    size, mutations = (
+        changes.get("size", script.TOURNAMENT.population_size),
+        changes.get("mutations", script.MUTATIONS),
+    )
     config = replace(script.CONFIG, seed=seed, max_steps=steps // size, **changes.get("config", {}))
     hp = replace(script.HP, **changes.get("hp", {}))
     path = HERE / "runs" / f"{arm.replace(' ', '-')}-{seed}.pt"
@@ -93,21 +111,33 @@ def run_arm(arm, seed, steps):
 
     def on_generation(result):
         best = max(result.fitnesses[-1])
-        row = {"arm": arm, "seed": seed, "steps": size * result.steps, "fitness": best, "confirmed": result.confirmed}
+        row = {
+            "arm": arm,
+            "seed": seed,
+            "steps": size * result.steps,
+            "fitness": best,
+            "confirmed": result.confirmed,
+        }
         result.settings["rows"].append(row)
         result.save_checkpoint(path)
 
     tournament = replace(script.TOURNAMENT, population_size=size)
-    train(result.population, result.memory, tournament, mutations, config, None, on_generation, result)
+    train(
+        result.population, result.memory, tournament, mutations, config, None, on_generation, result
+    )
     return result.settings["rows"], result.history
 
 
 def summarize(rows, target):
     """A line for each arm: how many seeds landed, and after how many steps."""
-    print("\n| arm | seeds that landed | steps to it, summed, median | each seed | best confirmed mean, median |")
+    print(
+        "\n| arm | seeds that landed | steps to it, summed, median | each seed | best confirmed mean, median |"
+    )
     print("|---|---|---|---|---|")
     for arm in ARMS:
-        ends = list({row["seed"]: row for row in rows if row["arm"] == arm}.values())  # the last row of each seed
+        ends = list(
+            {row["seed"]: row for row in rows if row["arm"] == arm}.values()
+        )  # the last row of each seed
         if not ends:
             continue
         landed = [row["steps"] for row in ends if row["confirmed"] >= target]
@@ -161,17 +191,38 @@ def draw(rows, target, steps):
             continue
         grid = sorted({row["steps"] for run in runs.values() for row in run} | {steps})
         curves = [
-            [max((r["confirmed"] for r in run if r["steps"] <= x), default=-300) for x in grid] for run in runs.values()
+            [max((r["confirmed"] for r in run if r["steps"] <= x), default=-300) for x in grid]
+            for run in runs.values()
         ]
         columns = list(zip(*curves))
-        axes.plot(grid, [statistics.median(column) for column in columns], color=colour, label=arm, linewidth=2)
-        axes.fill_between(grid, list(map(min, columns)), list(map(max, columns)), color=colour, alpha=0.08)
+        axes.plot(
+            grid,
+            [statistics.median(column) for column in columns],
+            color=colour,
+            label=arm,
+            linewidth=2,
+        )
+        axes.fill_between(
+            grid, list(map(min, columns)), list(map(max, columns)), color=colour, alpha=0.08
+        )
         ends = [run[-1] for run in runs.values() if run[-1]["confirmed"] >= target]
-        axes.scatter([end["steps"] for end in ends], [end["confirmed"] for end in ends], color=colour, zorder=3)
+        axes.scatter(
+            [end["steps"] for end in ends],
+            [end["confirmed"] for end in ends],
+            color=colour,
+            zorder=3,
+        )
     for axes, title in zip(panels.values(), PANELS.values()):
         axes.axhline(target, color="0.4", linestyle="--", linewidth=1)
-        axes.set(xlabel="environment steps, summed over the population", ylabel="best confirmed mean return")
-        axes.set(xlim=(0, steps), ylim=(-200, 300), title=f"{title} (median and range over seeds; dots: landed)")
+        axes.set(
+            xlabel="environment steps, summed over the population",
+            ylabel="best confirmed mean return",
+        )
+        axes.set(
+            xlim=(0, steps),
+            ylim=(-200, 300),
+            title=f"{title} (median and range over seeds; dots: landed)",
+        )
         if axes.has_data():
             axes.legend(loc="lower right")
         axes.grid(alpha=0.3)
@@ -181,9 +232,13 @@ def draw(rows, target, steps):
 def main():
     """Run what is missing, two at a time, then write, draw and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="default: 0 1 2 3 4")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="default: 0 1 2 3 4"
+    )
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="default: all")
-    parser.add_argument("--steps", type=int, default=300_000, help="summed over the population (default: 300000)")
+    parser.add_argument(
+        "--steps", type=int, default=300_000, help="summed over the population (default: 300000)"
+    )
     args = parser.parse_args()
     (HERE / "runs").mkdir(exist_ok=True)
     tasks = [(arm, seed) for seed in args.seeds for arm in args.arms]

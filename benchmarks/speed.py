@@ -41,7 +41,9 @@ from tinyevo.workers import run_tasks, worker_pool
 ROOT = Path(__file__).parent.parent
 ENV = "LunarLanderContinuous-v3"
 HP = HyperParams(lr_actor=1e-3, lr_critic=1e-3, batch_size=128, learn_step=1)  # one update per step
-CONFIG = TrainConfig(env_id=ENV, evo_steps=1600, max_steps=1600, train_episode_steps=200, confirm_episodes=1)
+CONFIG = TrainConfig(
+    env_id=ENV, evo_steps=1600, max_steps=1600, train_episode_steps=200, confirm_episodes=1
+)
 NO_MUTATION = Mutations(no_mutation=1, architecture=0, parameters=0, activation=0, rl_hp=0)
 ROUNDS = 5
 
@@ -54,7 +56,10 @@ def spaces():
 
 def show(name, ratios, unit="x"):
     """Print the median of some ratios and how far they spread."""
-    print(f"| {name} | {statistics.median(ratios):.2f}{unit} | {min(ratios):.2f} to {max(ratios):.2f} |", flush=True)
+    print(
+        f"| {name} | {statistics.median(ratios):.2f}{unit} | {min(ratios):.2f} to {max(ratios):.2f} |",
+        flush=True,
+    )
 
 
 def heading(text, *columns):
@@ -94,7 +99,9 @@ class Textbook:
             noise = (torch.randn_like(action) * 0.2).clamp(-0.5, 0.5)
             next_action = (torch.tanh(actor_target(next_obs)) + noise).clamp(-1, 1)
             pair = torch.cat([next_obs, next_action], 1)
-            target = reward + 0.99 * (1 - terminated) * torch.min(critic1_target(pair), critic2_target(pair))
+            target = reward + 0.99 * (1 - terminated) * torch.min(
+                critic1_target(pair), critic2_target(pair)
+            )
         pair = torch.cat([obs, action], 1)
         loss = F.mse_loss(self.critic1(pair), target) + F.mse_loss(self.critic2(pair), target)
         self.critic_optimizer.zero_grad()
@@ -150,8 +157,18 @@ def fly_stable_baselines3(steps):
 
     envs = make_vec_env(ENV, n_envs=8, env_kwargs={"max_episode_steps": CONFIG.train_episode_steps})
     noise = VectorizedActionNoise(NormalActionNoise(np.zeros(2), np.full(2, 0.1)), 8)
-    settings = {"learning_rate": 1e-3, "batch_size": 128, "buffer_size": 100_000, "learning_starts": 0}
-    settings |= {"train_freq": 1, "gradient_steps": -1, "policy_kwargs": {"net_arch": [64, 64]}, "action_noise": noise}
+    settings = {
+        "learning_rate": 1e-3,
+        "batch_size": 128,
+        "buffer_size": 100_000,
+        "learning_starts": 0,
+    }
+    settings |= {
+        "train_freq": 1,
+        "gradient_steps": -1,
+        "policy_kwargs": {"net_arch": [64, 64]},
+        "action_noise": noise,
+    }
     agent = Baseline("MlpPolicy", envs, device="cpu", **settings)
     began = time.perf_counter()
     agent.learn(steps)
@@ -169,13 +186,25 @@ def fly_agilerl(steps):
 
     makers = [lambda: gym.make(ENV, max_episode_steps=CONFIG.train_episode_steps)] * 8
     envs = gym.vector.SyncVectorEnv(makers)
-    network = {"latent_dim": 64, "encoder_config": {"hidden_size": [64]}, "head_config": {"hidden_size": [64]}}
-    settings = {"vect_noise_dim": 8, "batch_size": 128, "lr_actor": 1e-3, "lr_critic": 1e-3, "learn_step": 1}
+    network = {
+        "latent_dim": 64,
+        "encoder_config": {"hidden_size": [64]},
+        "head_config": {"hidden_size": [64]},
+    }
+    settings = {
+        "vect_noise_dim": 8,
+        "batch_size": 128,
+        "lr_actor": 1e-3,
+        "lr_critic": 1e-3,
+        "learn_step": 1,
+    }
     population = Agile.population(1, *spaces(), net_config=network, **settings)
     memory = AgileBuffer(max_size=100_000)
     limits = {"max_steps": steps, "evo_steps": steps, "eval_steps": 1, "eval_loop": 1}
     began = time.perf_counter()
-    train_off_policy(envs, ENV, "TD3", population, memory, verbose=False, selection_strategy=None, **limits)
+    train_off_policy(
+        envs, ENV, "TD3", population, memory, verbose=False, selection_strategy=None, **limits
+    )
     seconds = time.perf_counter() - began
     envs.close()
     learned = population[0].learn_counter
@@ -185,7 +214,12 @@ def fly_agilerl(steps):
 
 def compare_loops():
     """Steps per second of each contender, in turns."""
-    heading("Environment steps per second, one update per step, one process, 64x64, batch 128", "", "", "range")
+    heading(
+        "Environment steps per second, one update per step, one process, 64x64, batch 128",
+        "",
+        "",
+        "range",
+    )
     rivals = {"a textbook TD3": fly_textbook}
     for name, module, fly in (
         ("Stable-Baselines3", "stable_baselines3", fly_stable_baselines3),
@@ -205,7 +239,10 @@ def compare_loops():
     for name, values in rates.items():
         show(f"{name}, steps per second", values, "")
     for name in rivals:
-        show(f"tinyevo against {name}", [ours / theirs for ours, theirs in zip(rates["tinyevo"], rates[name])])
+        show(
+            f"tinyevo against {name}",
+            [ours / theirs for ours, theirs in zip(rates["tinyevo"], rates[name])],
+        )
 
 
 # The update against what it cannot do without
@@ -225,8 +262,12 @@ def matrix_products(hidden, batch, device):
         return [(rand(t, b, i), rand(t, i, o), rand(t, b, o)) for t, b, i, o in shapes]
 
     def gradients(shapes, weights=True, inputs=True):
-        products = [(rand(t, i, b), rand(t, b, o), rand(t, i, o)) for t, b, i, o in shapes if weights]
-        return products + [(rand(t, b, o), rand(t, o, i), rand(t, b, i)) for t, b, i, o in shapes if inputs]
+        products = [
+            (rand(t, i, b), rand(t, b, o), rand(t, i, o)) for t, b, i, o in shapes if weights
+        ]
+        return products + [
+            (rand(t, b, o), rand(t, o, i), rand(t, b, i)) for t, b, i, o in shapes if inputs
+        ]
 
     actor, critics, critic = layers(8, 2, 1), layers(10, 1, 2), layers(10, 1, 1)
     always = forward(actor) + forward(critics) + forward(critics) + gradients(critics, inputs=False)
@@ -262,7 +303,9 @@ def compare_update(device):
         sample = Batch(*tensors, torch.zeros(batch, 1, dtype=torch.bool, device=device))
         generator = torch.Generator(device)
         contenders = {
-            "tinyevo": lambda number, agent=agent, sample=sample, generator=generator: agent.learn(sample, generator),
+            "tinyevo": lambda number, agent=agent, sample=sample, generator=generator: agent.learn(
+                sample, generator
+            ),
             "textbook": lambda number, textbook=textbook, sample=sample: textbook.learn(sample),
             "products": matrix_products(hidden, batch, device),
         }
@@ -274,17 +317,34 @@ def compare_update(device):
                     times[name].append(seconds * 1000)
         size = f"{hidden}x{hidden}, batch {batch}"
         show(f"{size}: tinyevo", times["tinyevo"], " ms")
-        show(f"{size}: textbook / tinyevo", [b / a for a, b in zip(times["tinyevo"], times["textbook"])])
-        show(f"{size}: tinyevo / bare products", [a / b for a, b in zip(times["tinyevo"], times["products"])])
+        show(
+            f"{size}: textbook / tinyevo",
+            [b / a for a, b in zip(times["tinyevo"], times["textbook"])],
+        )
+        show(
+            f"{size}: tinyevo / bare products",
+            [a / b for a, b in zip(times["tinyevo"], times["products"])],
+        )
 
 
 def profile_update():
     """Where the time of an update goes, by operation."""
-    heading("Where an update's time goes (64x64, batch 128, CPU)", "operation", "calls per update", "share")
+    heading(
+        "Where an update's time goes (64x64, batch 128, CPU)",
+        "operation",
+        "calls per update",
+        "share",
+    )
     agent = TD3(*spaces(), HP)
     memory = ReplayBuffer(1000, *spaces())
     rng, updates = np.random.default_rng(0), 200
-    memory.add(rng.random((1000, 8)), rng.random((1000, 2)), rng.random(1000), rng.random((1000, 8)), np.zeros(1000))
+    memory.add(
+        rng.random((1000, 8)),
+        rng.random((1000, 2)),
+        rng.random(1000),
+        rng.random((1000, 8)),
+        np.zeros(1000),
+    )
     for _ in range(updates):
         agent.learn(memory.sample(128, rng))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -293,7 +353,9 @@ def profile_update():
     events = sorted(profile.key_averages(), key=lambda event: -event.self_cpu_time_total)
     total = sum(event.self_cpu_time_total for event in events)
     for event in events[:12]:
-        print(f"| {event.key} | {event.count / updates:.1f} | {event.self_cpu_time_total / total:.1%} |")
+        print(
+            f"| {event.key} | {event.count / updates:.1f} | {event.self_cpu_time_total / total:.1%} |"
+        )
 
 
 # Processes, population, everything else
@@ -309,7 +371,10 @@ def compare_workers():
     """Two workers beside two processes that know nothing of each other."""
     heading("Two workers", "", "", "range")
     ratios = []
-    with worker_pool(2) as pool, ProcessPoolExecutor(2, mp_context=get_context("spawn")) as independent:
+    with (
+        worker_pool(2) as pool,
+        ProcessPoolExecutor(2, mp_context=get_context("spawn")) as independent,
+    ):
         list(independent.map(fly_alone, range(2)))
         run_generation(2, pool, 800)
         for _ in range(ROUNDS):
@@ -337,7 +402,9 @@ def train_member_copy(agent, memory, config, seed, on_steps):
 
 def compare_populations():
     """What a member-step costs in populations of several sizes, everything included."""
-    heading("Cost of a member-step of `train`, against a population of one", "population", "", "range")
+    heading(
+        "Cost of a member-step of `train`, against a population of one", "population", "", "range"
+    )
     sizes = (1, 2, 4, 8, 16)
     costs = {size: [] for size in sizes}
     config = replace(CONFIG, evo_steps=800, max_steps=1600, eval_episodes=2, eval_steps=100)
@@ -374,7 +441,11 @@ def stopwatch(seconds, name, owner, attribute):
 
 def measure_the_rest():
     """How much of a run with the script's settings goes into neither environments nor learning."""
-    heading("Where the time of `train` goes with the script's settings, one process, two generations", "", "share")
+    heading(
+        "Where the time of `train` goes with the script's settings, one process, two generations",
+        "",
+        "share",
+    )
     sys.path.insert(0, str(ROOT))
     import train_lunar as script
 
@@ -435,7 +506,9 @@ def main():
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, Gymnasium {gym.__version__}"
-    print(f"{versions}, {os.cpu_count()} cores, one torch thread per process; the median of {ROUNDS} rounds or more")
+    print(
+        f"{versions}, {os.cpu_count()} cores, one torch thread per process; the median of {ROUNDS} rounds or more"
+    )
     compare_loops()
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
         compare_update(device)

@@ -8,7 +8,9 @@ from tinyevo.buffer import Batch
 from tinyevo.td3 import TD3
 
 OBSERVATIONS = Box(-np.inf, np.inf, (3,))
-ACTIONS = Box(np.array([-1.0, 0.0], dtype=np.float32), np.array([1.0, 10.0], dtype=np.float32))  # not symmetric
+ACTIONS = Box(
+    np.array([-1.0, 0.0], dtype=np.float32), np.array([1.0, 10.0], dtype=np.float32)
+)  # not symmetric
 
 
 def make_agent(seed=0, **arguments):
@@ -39,11 +41,21 @@ def learn(agent, updates=4, seed=0):
 
 
 def flat(state, name=""):
-    """A state as one flat dict of its leaves, tensors as nested lists, NaN as text: equal agents give equal dicts."""
+    """A state as one flat dict of its leaves, tensors as nested lists, NaN as text: equal agents
+    give equal dicts.
+    """
     if isinstance(state, dict):
-        return {key: leaf for part, value in state.items() for key, leaf in flat(value, f"{name}.{part}").items()}
+        return {
+            key: leaf
+            for part, value in state.items()
+            for key, leaf in flat(value, f"{name}.{part}").items()
+        }
     if isinstance(state, (list, tuple)):
-        return {key: leaf for index, value in enumerate(state) for key, leaf in flat(value, f"{name}.{index}").items()}
+        return {
+            key: leaf
+            for index, value in enumerate(state)
+            for key, leaf in flat(value, f"{name}.{index}").items()
+        }
     if isinstance(state, torch.Tensor):
         return {name: str(state.tolist())}
     return {name: str(state)}

@@ -10,18 +10,26 @@ from gymnasium.spaces import Box, Discrete
 
 
 class Counting(gym.Env):
-    """Episodes of 1 to 9 steps, reward 1 a step. An observation is (episode's own number, steps so far, its length)."""
+    """Episodes of 1 to 9 steps, reward 1 a step. An observation is (episode's own number, steps so
+    far, its length).
+    """
 
     observation_space = Box(-np.inf, np.inf, (3,))
     action_space = Box(np.array([-1, 0], dtype=np.float32), np.array([1, 10], dtype=np.float32))
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.number, self.length, self.t = self.np_random.random(), int(self.np_random.integers(1, 10)), 0
+        self.number, self.length, self.t = (
+            self.np_random.random(),
+            int(self.np_random.integers(1, 10)),
+            0,
+        )
         return self._obs(), {}
 
     def step(self, action):
-        assert self.action_space.contains(action), f"{action!r} of {action.dtype} is not in {self.action_space}"
+        assert self.action_space.contains(action), (
+            f"{action!r} of {action.dtype} is not in {self.action_space}"
+        )
         assert self.t < self.length, "stepped past the end of an episode"
         self.t += 1
         return self._obs(), 1.0, self.t == self.length, False, {}
@@ -31,7 +39,9 @@ class Counting(gym.Env):
 
 
 class Ticking(gym.Env):
-    """Reward 1 a step, for ever, or until the episode terminates after `life` steps; the observation says nothing."""
+    """Reward 1 a step, for ever, or until the episode terminates after `life` steps; the
+    observation says nothing.
+    """
 
     observation_space = Box(-1, 1, (1,))
     action_space = Box(-1, 1, (1,))
@@ -50,7 +60,9 @@ class Ticking(gym.Env):
 
 
 class Aim(gym.Env):
-    """One step: the observation is a number x in [0, 1], the best action on [2, 12] is 4 + 6 x, its reward is 0."""
+    """One step: the observation is a number x in [0, 1], the best action on [2, 12] is 4 + 6 x, its
+    reward is 0.
+    """
 
     observation_space = Box(0, 1, (1,))
     action_space = Box(2, 12, (1,))
@@ -65,7 +77,9 @@ class Aim(gym.Env):
 
 
 class Faulty(Counting):
-    """Like `Counting`, until a file named `fault` in the working folder says what goes wrong in every fourth step."""
+    """Like `Counting`, until a file named `fault` in the working folder says what goes wrong in
+    every fourth step.
+    """
 
     def step(self, action):
         obs, reward, *rest = super().step(action)

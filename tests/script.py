@@ -1,4 +1,6 @@
-"""How tests run the script: as a user does, in a process of its own, with the probe environments in reach."""
+"""How tests run the script: as a user does, in a process of its own, with the probe environments in
+reach.
+"""
 
 import os
 import signal
@@ -20,7 +22,13 @@ COUNTING = [*SMALL, "--env", "probes:Counting-v0", "--pop-size", "3"]
 
 def run(folder, *arguments, **options):
     """Run the script in a folder, to its end."""
-    options = {"capture_output": True, "text": True, "timeout": 300, "env": os.environ | PROBES, **options}
+    options = {
+        "capture_output": True,
+        "text": True,
+        "timeout": 300,
+        "env": os.environ | PROBES,
+        **options,
+    }
     return subprocess.run([*SCRIPT, *map(str, arguments)], cwd=folder, **options)
 
 
@@ -32,7 +40,12 @@ def call(monkeypatch, *arguments):
 
 def start(folder, *arguments, **options):
     """Start the script in a folder, in a process group of its own."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    pipes = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "start_new_session": True,
+    }
     options = pipes | {"env": os.environ | PROBES} | options
     return subprocess.Popen([*SCRIPT, *map(str, arguments)], cwd=folder, **options)
 

@@ -1,4 +1,5 @@
-"""What is wrong is answered in one line that says what and what to do, and nothing is written or lost.
+"""What is wrong is answered in one line that says what and what to do, and nothing is written or
+lost.
 
 On the command line the exit status is 2; the library raises ValueError with the same sentence.
 """
@@ -101,8 +102,14 @@ COMMAND_LINES = [
 
 WEIGHTS = ["no_mutation", "architecture", "parameters", "activation", "rl_hp"]
 LIBRARY_CALLS = [
-    *[(partial(TrainConfig, **{name: 0}), name) for name in ("num_envs", "max_steps", "evo_steps", "memory_size")],
-    *[(partial(TrainConfig, **{name: 0}), name) for name in ("eval_episodes", "confirm_episodes", "eval_steps")],
+    *[
+        (partial(TrainConfig, **{name: 0}), name)
+        for name in ("num_envs", "max_steps", "evo_steps", "memory_size")
+    ],
+    *[
+        (partial(TrainConfig, **{name: 0}), name)
+        for name in ("eval_episodes", "confirm_episodes", "eval_steps")
+    ],
     (partial(TrainConfig, seed="0"), "seed"),
     (partial(TrainConfig, num_envs=True), "num_envs"),
     (partial(TrainConfig, num_envs="8"), "num_envs"),
@@ -116,7 +123,10 @@ LIBRARY_CALLS = [
     (partial(TrainConfig, noise_mean=math.nan), "noise_mean"),
     (partial(TrainConfig, noise_theta=math.inf), "noise_theta"),
     (partial(TrainConfig, noise_dt=-1.0), "noise_dt"),
-    (partial(TrainConfig, noise_dt=14.0), "noise_dt must be a number from 0 to 1, not 14.0"),  # the walk would explode
+    (
+        partial(TrainConfig, noise_dt=14.0),
+        "noise_dt must be a number from 0 to 1, not 14.0",
+    ),  # the walk would explode
     (partial(TrainConfig, noise_dt="1"), "noise_dt"),
     (partial(TrainConfig, target=None), "target"),
     *[(partial(HyperParams, **{name: -1}), name) for name in vars(HyperParams())],
@@ -153,10 +163,19 @@ LIBRARY_CALLS = [
     (partial(RLParameter, 1, 16.5, int), "whole if int"),
     (partial(RLParameter, 0, 1, shrink_factor=1), "shrink"),
     (partial(RLParameter, 0, 1, grow_factor=math.nan), "shrink"),
-    *[(partial(TournamentSelection, tournament_size=size), "tournament_size") for size in (0, -1, 1.5, "2", None)],
-    *[(partial(TournamentSelection, population_size=size), "population_size") for size in (0, 10**9, math.nan)],
+    *[
+        (partial(TournamentSelection, tournament_size=size), "tournament_size")
+        for size in (0, -1, 1.5, "2", None)
+    ],
+    *[
+        (partial(TournamentSelection, population_size=size), "population_size")
+        for size in (0, 10**9, math.nan)
+    ],
     (lambda: TournamentSelection().select([], np.random.default_rng(0)), "evaluate them first"),
-    (lambda: TournamentSelection().select([make_agent()], np.random.default_rng(0)), "evaluate them first"),
+    (
+        lambda: TournamentSelection().select([make_agent()], np.random.default_rng(0)),
+        "evaluate them first",
+    ),
     (partial(EvolvableMLP, 3, 0), "whole sizes from 1 up"),
     (partial(EvolvableMLP, 3, 1, hidden_size=()), "a hidden layer or more"),
     (partial(EvolvableMLP, 3, 1, hidden_size=(8, 0)), "whole sizes"),
@@ -164,7 +183,10 @@ LIBRARY_CALLS = [
     (partial(EvolvableMLP, 3, 1, activation="sine"), "unknown activation 'sine', choose from relu"),
     (lambda: EvolvableMLP(3, 1).add_nodes(5, 1, np.random.default_rng(0)), "no hidden layer 5"),
     (lambda: EvolvableMLP(3, 1).remove_nodes(0, 64, np.random.default_rng(0)), "whole sizes"),
-    (lambda: EvolvableMLP(3, 1).remove_nodes(0, -2, np.random.default_rng(0)), "-2 nodes cannot be removed"),
+    (
+        lambda: EvolvableMLP(3, 1).remove_nodes(0, -2, np.random.default_rng(0)),
+        "-2 nodes cannot be removed",
+    ),
     (lambda: EvolvableMLP(3, 1, (8,)).remove_layer(), "a hidden layer or more"),
     (lambda: EvolvableMLP(3, 1).change_activation("sine"), "unknown activation"),
     (partial(TD3, OBSERVATIONS, Discrete(2)), "finite bounds"),
@@ -173,8 +195,14 @@ LIBRARY_CALLS = [
     (lambda: make_agent().set_hp(batch_size=0), "batch_size"),
     (partial(create_population, 0, OBSERVATIONS, ACTIONS), "at least 1 agent"),
     (partial(create_population, 2.0, OBSERVATIONS, ACTIONS), "at least 1 agent"),
-    *[(partial(ReplayBuffer, size, OBSERVATIONS, ACTIONS), "capacity") for size in (0, -1, 2.5, "10", None)],
-    (lambda: ReplayBuffer(9, OBSERVATIONS, ACTIONS).sample(4, np.random.default_rng(0)), "the memory is empty"),
+    *[
+        (partial(ReplayBuffer, size, OBSERVATIONS, ACTIONS), "capacity")
+        for size in (0, -1, 2.5, "10", None)
+    ],
+    (
+        lambda: ReplayBuffer(9, OBSERVATIONS, ACTIONS).sample(4, np.random.default_rng(0)),
+        "the memory is empty",
+    ),
     (
         lambda: train([], None, TournamentSelection(), None, TrainConfig()),
         "0 agents are given, but the tournament makes 4",
@@ -194,8 +222,14 @@ def test_a_wrong_command_line_gets_one_line_exit_status_2_and_writes_nothing(
         call(monkeypatch, *arguments)
     captured = capsys.readouterr()
     assert captured.out == "" and len(captured.err.splitlines()) == 1 and words in captured.err
-    assert sorted(os.listdir(tmp_path)) == ["file", "full"] and os.listdir(tmp_path / "full") == ["history.csv"]
-    assert (tmp_path / "full" / "history.csv").read_text() == (tmp_path / "file").read_text() == "precious"
+    assert sorted(os.listdir(tmp_path)) == ["file", "full"] and os.listdir(tmp_path / "full") == [
+        "history.csv"
+    ]
+    assert (
+        (tmp_path / "full" / "history.csv").read_text()
+        == (tmp_path / "file").read_text()
+        == "precious"
+    )
 
 
 @pytest.mark.parametrize("wrong, words", LIBRARY_CALLS)

@@ -15,7 +15,9 @@ ACTIONS = Box(-2, 2, (2,))
 
 
 def transitions(first, n):
-    """Transitions first, first + 1, ...: every field tells the number, an action in the environment's units."""
+    """Transitions first, first + 1, ...: every field tells the number, an action in the
+    environment's units.
+    """
     number = np.arange(first, first + n, dtype=np.float32)
     obs = np.stack([number, number + 0.25, -number], axis=1)
     action = np.stack([number % 2, -2 * (number % 2)], axis=1)
@@ -72,7 +74,13 @@ def test_a_sample_holds_whole_transitions_with_unchanged_values():
 def test_a_sample_is_batch_first_and_of_the_types_that_learning_needs():
     batch = filled(10, 10).sample(4, np.random.default_rng(0))
     shapes = {name: tuple(getattr(batch, name).shape) for name in Batch._fields}
-    assert shapes == {"obs": (4, 3), "action": (4, 2), "reward": (4, 1), "next_obs": (4, 3), "terminated": (4, 1)}
+    assert shapes == {
+        "obs": (4, 3),
+        "action": (4, 2),
+        "reward": (4, 1),
+        "next_obs": (4, 3),
+        "terminated": (4, 1),
+    }
     assert batch.terminated.dtype == torch.bool
     assert {tensor.dtype for tensor in batch[:4]} == {torch.float32}
 
@@ -95,13 +103,18 @@ def test_changing_a_sample_or_what_was_added_does_not_change_the_memory():
     memory, fields = ReplayBuffer(10, OBSERVATIONS, ACTIONS), transitions(0, 5)
     memory.add(*fields)
     before = copy.deepcopy(memory.storage)
-    for column in (*fields, *(tensor.numpy() for tensor in memory.sample(10, np.random.default_rng(0)))):
+    for column in (
+        *fields,
+        *(tensor.numpy() for tensor in memory.sample(10, np.random.default_rng(0))),
+    ):
         column[:] = 77
     memory.latest(3)["obs"][:] = 77
     assert np.array_equal(memory.storage, before)
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda memory: pickle.loads(pickle.dumps(memory))])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda memory: pickle.loads(pickle.dumps(memory))]
+)
 def test_a_copy_is_equal_and_goes_its_own_way(copied):
     memory = filled(10, 8)
     other = copied(memory)
@@ -140,7 +153,9 @@ def test_a_memory_comes_back_from_its_state_place_by_place_and_shares_nothing(si
     back = ReplayBuffer.from_state(state, OBSERVATIONS, ACTIONS)
     assert np.array_equal(back.storage, memory.storage) and back.counter == memory.counter
     for one, other in (
-        zip(memory.sample(5, np.random.default_rng(0)), back.sample(5, np.random.default_rng(0))) if sizes else ()
+        zip(memory.sample(5, np.random.default_rng(0)), back.sample(5, np.random.default_rng(0)))
+        if sizes
+        else ()
     ):
         assert torch.equal(one, other)
     back.add(*transitions(100, 3))
@@ -150,13 +165,17 @@ def test_a_memory_comes_back_from_its_state_place_by_place_and_shares_nothing(si
 
 def test_the_state_of_a_memory_holds_only_what_was_stored():
     records = filled(1000, 3).state()["records"]
-    assert {name: len(values) for name, values in records.items()} == dict.fromkeys(Batch._fields, 3)
+    assert {name: len(values) for name, values in records.items()} == dict.fromkeys(
+        Batch._fields, 3
+    )
 
 
 def test_a_single_transition_without_a_batch_axis_is_refused():
     obs, action, reward, next_obs, terminated = (field[0] for field in transitions(5, 1))
     memory = filled(10)
-    with pytest.raises(TypeError):  # its fields would be spread over as many rows as an observation has entries
+    with pytest.raises(
+        TypeError
+    ):  # its fields would be spread over as many rows as an observation has entries
         memory.add(obs, action, reward, next_obs, terminated)
     assert len(memory) == 0
 

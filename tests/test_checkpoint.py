@@ -18,7 +18,11 @@ STATE = {
     "nothing": None,
     "text": "relu -> elu",
     "list": [1, [2.5, "three"], {"deep": torch.arange(3)}],
-    "nested": {"weights": torch.randn(2, 3), "steps": torch.tensor(5.0), "flags": torch.tensor([True, False])},
+    "nested": {
+        "weights": torch.randn(2, 3),
+        "steps": torch.tensor(5.0),
+        "flags": torch.tensor([True, False]),
+    },
     "infinite": float("-inf"),
 }
 
@@ -45,7 +49,10 @@ def test_tuples_come_back_as_lists_and_nan_as_nan():
 
 
 def test_equal_states_give_equal_bytes_and_equal_files_whatever_their_name(tmp_path):
-    twin = {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in STATE.items()}
+    twin = {
+        key: value.clone() if isinstance(value, torch.Tensor) else value
+        for key, value in STATE.items()
+    }
     twin["text"] = "".join(["relu", " -> elu"])  # equal, but another object
     assert dumps(twin) == dumps(STATE)
     save(STATE, tmp_path / "one.pt")
@@ -58,7 +65,9 @@ def test_a_checkpoint_can_be_looked_at_with_torch_alone(tmp_path):
     content = torch.load(tmp_path / "state.pt", weights_only=True)
     state = json.loads(content["json"])["state"]
     assert state["number"] == 3
-    assert equal(content["tensors"][state["nested"]["weights"]["$tensor"]], STATE["nested"]["weights"])
+    assert equal(
+        content["tensors"][state["nested"]["weights"]["$tensor"]], STATE["nested"]["weights"]
+    )
 
 
 def test_every_flipped_bit_is_noticed():
@@ -158,7 +167,9 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkey
     path = tmp_path / "state.pt"
     save({"generation": 1}, path)
     monkeypatch.setattr(f"tinyevo.checkpoint.{stage}", fail)
-    with pytest.raises(OSError, match="no space left.*" if stage == "dumps" else r"no space left: '.*state\.pt'"):
+    with pytest.raises(
+        OSError, match="no space left.*" if stage == "dumps" else r"no space left: '.*state\.pt'"
+    ):
         save({"generation": 2}, path)
     monkeypatch.undo()
     assert load(path) == {"generation": 1}
@@ -185,11 +196,16 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_what_is_loaded_can_be_built_into_something_and_failing_that_is_a_file_that_cannot_be_loaded(tmp_path):
+def test_what_is_loaded_can_be_built_into_something_and_failing_that_is_a_file_that_cannot_be_loaded(
+    tmp_path,
+):
     path = tmp_path / "state.pt"
     save({"number": 3}, path)
     assert load(path, lambda state: state["number"] + 1) == 4
-    with pytest.raises(ValueError, match=r"cannot load .*state\.pt: it holds something else \(KeyError\('weights'\)\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"cannot load .*state\.pt: it holds something else \(KeyError\('weights'\)\)",
+    ):
         load(path, lambda state: state["weights"])
 
 

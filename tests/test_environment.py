@@ -22,13 +22,17 @@ def test_the_environments_start_the_next_episode_in_the_same_step():
     first, _ = envs.reset(seed=[1, 2])
     obs, _, _, _, infos = envs.step(np.tile([0.0, 5.0], (2, 1)).astype(np.float32))
     assert (obs[:, 1] == 0).all() and (obs[:, 0] != first[:, 0]).all()
-    assert (successors(obs, infos)[:, 1] == 1).all() and (successors(obs, infos)[:, 0] == first[:, 0]).all()
+    assert (successors(obs, infos)[:, 1] == 1).all() and (
+        successors(obs, infos)[:, 0] == first[:, 0]
+    ).all()
     envs.close()
 
 
 @pytest.fixture
 def faulty(tmp_path, monkeypatch):
-    """A function that makes an environment in which something goes wrong in the fourth step of an episode."""
+    """A function that makes an environment in which something goes wrong in the fourth step of an
+    episode.
+    """
     monkeypatch.chdir(tmp_path)
 
     def make(fault, vector=False):
@@ -42,7 +46,8 @@ FAULTS = {
     "raise": "raised RuntimeError('the engine is on fire')",
     "reward nan": "returned the reward nan",
     "reward -inf": "returned the reward -inf",
-    "reward 1e39": "returned the reward 1e+39",  # finite, but not as float32, in which it would be stored
+    # Finite, but not as float32, in which it would be stored
+    "reward 1e39": "returned the reward 1e+39",
     "observation nan": "returned the observation [",
     "observation inf": "returned the observation [",
 }
@@ -65,12 +70,16 @@ def test_an_environment_that_fails_is_stopped_and_named_with_the_step(faulty, fa
 
 
 def test_a_failure_of_reset_is_named_too():
-    with pytest.raises(gym.error.Error, match=r"Counting-v0 raised TypeError.* in step 0 of an episode"):
+    with pytest.raises(
+        gym.error.Error, match=r"Counting-v0 raised TypeError.* in step 0 of an episode"
+    ):
         make_env("probes:Counting-v0").reset(surprise=1)
 
 
 def test_a_step_before_the_first_reset_is_named_too():
-    with pytest.raises(gym.error.Error, match=r"Counting-v0 raised ResetNeeded.* in step 1 of an episode"):
+    with pytest.raises(
+        gym.error.Error, match=r"Counting-v0 raised ResetNeeded.* in step 1 of an episode"
+    ):
         make_env("probes:Counting-v0").step(ACTION)
 
 

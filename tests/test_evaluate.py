@@ -38,7 +38,9 @@ def test_each_episode_counts_once_however_short():
 def test_an_agent_is_asked_only_about_episodes_that_go_on():
     agent = Still()
     returns = evaluate(agent, "Counting-v0", episodes=50, seed=3)
-    assert [len(batch) for batch in agent.batches] == [int((returns > t).sum()) for t in range(int(returns.max()))]
+    assert [len(batch) for batch in agent.batches] == [
+        int((returns > t).sum()) for t in range(int(returns.max()))
+    ]
     for t, batch in enumerate(agent.batches):
         assert (batch[:, 1] == t).all()
 
@@ -50,7 +52,9 @@ def test_the_tasks_follow_from_the_seed_alone():
     assert np.array_equal(first.batches[0], second.batches[0])
     other = Still()
     evaluate(other, "Counting-v0", episodes=5, seed=1)
-    assert not set(first.batches[0][:, 0]) & set(other.batches[0][:, 0]), "neighbouring seeds share an episode"
+    assert not set(first.batches[0][:, 0]) & set(other.batches[0][:, 0]), (
+        "neighbouring seeds share an episode"
+    )
 
 
 def test_max_steps_caps_an_episode_and_without_it_the_environment_does():
@@ -68,6 +72,8 @@ def test_every_environment_is_closed(monkeypatch):
 
 @pytest.mark.parametrize("episodes", [1, 3])
 def test_the_lander_flies_and_repeats_bit_for_bit(episodes):
-    first, second = (evaluate(Still((0.5, 0.0)), "LunarLanderContinuous-v3", episodes, seed=7) for _ in range(2))
+    first, second = (
+        evaluate(Still((0.5, 0.0)), "LunarLanderContinuous-v3", episodes, seed=7) for _ in range(2)
+    )
     assert np.array_equal(first, second) and len(first) == episodes
     assert np.isfinite(first).all() and (first < 0).all()

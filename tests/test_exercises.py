@@ -1,4 +1,6 @@
-"""The tutorial's exercises and its bug hunt keep their promise: an emptied body or a planted bug turns tests red."""
+"""The tutorial's exercises and its bug hunt keep their promise: an emptied body or a planted bug
+turns tests red.
+"""
 
 import ast
 import os
@@ -30,7 +32,9 @@ CATCHES = {  # the test that catches each bug
 @pytest.fixture
 def copy(tmp_path):
     """A copy of the project to break."""
-    ignored = shutil.ignore_patterns(".git", "__pycache__", "runs", "mutants", "*.egg-info", ".venv")
+    ignored = shutil.ignore_patterns(
+        ".git", "__pycache__", "runs", "mutants", "*.egg-info", ".venv"
+    )
     shutil.copytree(ROOT, tmp_path / "copy", ignore=ignored)
     return tmp_path / "copy"
 
@@ -40,7 +44,9 @@ def passes(folder, tests):
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", tests]
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode in (0, 1), done.stdout + done.stderr  # 1: a test failed; anything else is another trouble
+    assert done.returncode in (0, 1), (
+        done.stdout + done.stderr
+    )  # 1: a test failed; anything else is another trouble
     return done.returncode == 0
 
 

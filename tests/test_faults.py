@@ -14,7 +14,18 @@ import numpy as np
 import pytest
 import torch
 from common import learn, make_agent
-from script import COUNTING, PROBES, ROOT, children, files, group_ends, kill_group, read_until, run, start
+from script import (
+    COUNTING,
+    PROBES,
+    ROOT,
+    children,
+    files,
+    group_ends,
+    kill_group,
+    read_until,
+    run,
+    start,
+)
 from test_checkpoint import FOREIGN
 
 from tinyevo import checkpoint
@@ -42,7 +53,9 @@ def results(folder):
 
 def complaints(errors):
     """What a script wrote to stderr, but for its warnings."""
-    return "".join(line for line in errors.splitlines(keepends=True) if not line.startswith("warning: "))
+    return "".join(
+        line for line in errors.splitlines(keepends=True) if not line.startswith("warning: ")
+    )
 
 
 def loaded(folder):
@@ -52,7 +65,11 @@ def loaded(folder):
 
 def workers_of(script):
     """The pids of a started script's workers."""
-    return [pid for pid in children(script.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [
+        pid
+        for pid in children(script.pid)
+        if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +91,12 @@ def begun(straight, tmp_path):
 # Stopping
 
 
-@pytest.mark.parametrize("number, workers", [(signal.SIGINT, 2), (signal.SIGTERM, 2), (signal.SIGINT, 1)])
-def test_ctrl_c_and_sigterm_end_cleanly_and_the_named_command_goes_on(tmp_path, straight, number, workers):
+@pytest.mark.parametrize(
+    "number, workers", [(signal.SIGINT, 2), (signal.SIGTERM, 2), (signal.SIGINT, 1)]
+)
+def test_ctrl_c_and_sigterm_end_cleanly_and_the_named_command_goes_on(
+    tmp_path, straight, number, workers
+):
     script = start(tmp_path, *COUNTING, "--max-steps", "640", "--out", "run", "--workers", workers)
     read_until(script, "best confirmed")
     if number == signal.SIGINT:
@@ -118,19 +139,28 @@ def test_ctrl_c_while_workers_are_started_prints_no_traceback(tmp_path, started)
         time.sleep(0.004 * attempt)
         os.killpg(script.pid, signal.SIGINT)
         _, errors = script.communicate(timeout=30)
-        assert (script.returncode, complaints(errors)) == (130, f"stopped; {GO_ON.replace('run ', f'run{attempt} ')}")
+        assert (script.returncode, complaints(errors)) == (
+            130,
+            f"stopped; {GO_ON.replace('run ', f'run{attempt} ')}",
+        )
         assert group_ends(script)
 
 
 @linux
-def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_the_run_can_go_on(tmp_path, straight):
+def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_the_run_can_go_on(
+    tmp_path, straight
+):
     script = start(tmp_path, *COUNTING, "--max-steps", "640", "--out", "run", "--workers", "2")
     read_until(script, "best confirmed")
     os.kill(workers_of(script)[0], signal.SIGKILL)
     _, errors = script.communicate(timeout=30)
     assert script.returncode == 1
     errors = complaints(errors)
-    assert errors.startswith("stopped: a worker process died") and errors.endswith(GO_ON) and errors.count("\n") == 1
+    assert (
+        errors.startswith("stopped: a worker process died")
+        and errors.endswith(GO_ON)
+        and errors.count("\n") == 1
+    )
     assert group_ends(script)
     assert run(tmp_path, "--resume", "run", "--no-gif").returncode == 0
     assert results(tmp_path / "run") == results(straight)
@@ -186,7 +216,10 @@ def test_a_run_killed_again_and_again_gives_the_same_bytes_as_one_that_was_not(t
 def test_a_finished_run_says_so_and_nothing_changes(begun, straight):
     before = {path.name: path.stat().st_mtime_ns for path in (begun / "run").iterdir()}
     done = run(begun, "--resume", "run", "--no-gif")
-    assert done.returncode == 0 and "this run is finished; a larger --max-steps or --target goes on" in done.stdout
+    assert (
+        done.returncode == 0
+        and "this run is finished; a larger --max-steps or --target goes on" in done.stdout
+    )
     assert files(begun / "run") == files(straight)
     assert {path.name: path.stat().st_mtime_ns for path in (begun / "run").iterdir()} == before
 
@@ -204,11 +237,17 @@ def test_what_follows_from_the_checkpoint_is_made_again(begun, straight):
     [
         (["--seed", "7"], "the run in run has seed 0, it cannot go on with 7"),
         (["--pop-size", "5"], "the run in run has population_size 3, it cannot go on with 5"),
-        (["--env", "LunarLanderContinuous-v3"], "env_id probes:Counting-v0, it cannot go on with LunarLander"),
+        (
+            ["--env", "LunarLanderContinuous-v3"],
+            "env_id probes:Counting-v0, it cannot go on with LunarLander",
+        ),
         (["--num-envs", "4"], "num_envs 8, it cannot go on with 4"),
         (["--evo-steps", "88"], "evo_steps 80, it cannot go on with 88"),
         (["--quick"], "evo_steps 80, it cannot go on with 1600"),
-        (["--max-steps", "80"], "max_steps must be at least the 640 that the run has flown, not 80"),
+        (
+            ["--max-steps", "80"],
+            "max_steps must be at least the 640 that the run has flown, not 80",
+        ),
         (["--max-steps", "inf"], "max_steps must be a whole number"),
         (["--device", "cuda:99"], "--device cuda:99 is not available"),
         ([], "--env probes:Counting-v0 cannot be rendered: add --no-gif"),
@@ -216,7 +255,12 @@ def test_what_follows_from_the_checkpoint_is_made_again(begun, straight):
 )
 def test_a_run_that_is_resumed_with_something_else_is_refused(begun, straight, arguments, words):
     done = run(begun, "--resume", "run", *arguments, *(["--no-gif"] if arguments else []))
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and words in done.stderr
+    assert (
+        done.returncode == 2
+        and done.stdout == ""
+        and done.stderr.count("\n") == 1
+        and words in done.stderr
+    )
     assert files(begun / "run") == files(straight)
 
 
@@ -226,10 +270,15 @@ def test_a_run_of_an_environment_that_has_changed_since_is_refused(begun):
     checkpoint.save(state, begun / "run" / "population.pt")
     done = run(begun, "--resume", "run", "--no-gif")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "learned (Box(-inf, inf, (3,)" in done.stderr and "now has (Box(-1.0, 1.0, (1,)" in done.stderr
+    assert (
+        "learned (Box(-inf, inf, (3,)" in done.stderr
+        and "now has (Box(-1.0, 1.0, (1,)" in done.stderr
+    )
 
 
-@pytest.mark.parametrize("settings", [{}, {"config": {"surprise": 1}, "mutations": {"hp_space": {}}}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"config": {"surprise": 1}, "mutations": {"hp_space": {}}}]
+)
 def test_a_run_that_another_program_kept_is_refused(begun, settings):
     state = checkpoint.load(begun / "run" / "population.pt")
     checkpoint.save(state | {"settings": settings}, begun / "run" / "population.pt")
@@ -242,7 +291,11 @@ def test_two_runs_never_write_into_one_folder(tmp_path):
     script = start(tmp_path, *LONG)
     read_until(script, "best confirmed")
     second = run(tmp_path, "--resume", "run", "--no-gif")
-    assert second.returncode == 2 and second.stderr.count("\n") == 1 and "is another run writing" in second.stderr
+    assert (
+        second.returncode == 2
+        and second.stderr.count("\n") == 1
+        and "is another run writing" in second.stderr
+    )
     third = run(tmp_path, *COUNTING, "--out", "run")
     assert third.returncode == 2 and "run is not empty" in third.stderr
     kill_group(script)  # whose lock dies with it
@@ -256,14 +309,21 @@ def test_two_runs_never_write_into_one_folder(tmp_path):
 
 @linux
 @pytest.mark.parametrize("begun_before", [False, True])
-def test_a_full_disk_is_answered_with_the_path_and_the_last_generation_stays(tmp_path, begun_before, straight):
+def test_a_full_disk_is_answered_with_the_path_and_the_last_generation_stays(
+    tmp_path, begun_before, straight
+):
     out = tmp_path / "run"
     shutil.copytree(straight, out) if begun_before else out.mkdir()
     before = files(out)
     (out / "population.pt.tmp").symlink_to("/dev/full")
-    done = run(tmp_path, *(["--resume", "run", "--no-gif"] if begun_before else LONG), "--max-steps", "1e9")
+    done = run(
+        tmp_path, *(["--resume", "run", "--no-gif"] if begun_before else LONG), "--max-steps", "1e9"
+    )
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == f"train_lunar.py: [Errno {errno.ENOSPC}] No space left on device: 'run/population.pt'\n"
+    assert (
+        done.stderr
+        == f"train_lunar.py: [Errno {errno.ENOSPC}] No space left on device: 'run/population.pt'\n"
+    )
     assert files(out) == before
 
 
@@ -308,7 +368,9 @@ def test_a_folder_that_cannot_be_made_is_answered_with_the_path(tmp_path):
     done = run("/proc", *COUNTING)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "runs" in done.stderr
     done = run("/proc", *COUNTING, "--max-steps", "80", "--out", tmp_path / "run")
-    assert done.returncode == 0, "a read-only working folder is no obstacle if the output goes elsewhere"
+    assert done.returncode == 0, (
+        "a read-only working folder is no obstacle if the output goes elsewhere"
+    )
 
 
 @pytest.mark.parametrize("write", FOREIGN)
@@ -323,7 +385,11 @@ def test_a_foreign_checkpoint_is_refused_with_one_line_untouched(tmp_path, write
 
 
 def test_any_bit_flipped_anywhere_in_a_run_is_noticed(straight, tmp_path):
-    data, path, chance = (straight / "population.pt").read_bytes(), tmp_path / "population.pt", random.Random(0)
+    data, path, chance = (
+        (straight / "population.pt").read_bytes(),
+        tmp_path / "population.pt",
+        random.Random(0),
+    )
     for _ in range(300):
         damaged = bytearray(data)
         damaged[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
@@ -348,7 +414,9 @@ def test_a_checkpoint_of_another_format_is_refused_naming_both(begun, monkeypatc
 
 def test_a_checkpoint_whose_tensors_say_cuda_loads_on_the_cpu(tmp_path, monkeypatch):
     agent = learn(make_agent())
-    monkeypatch.setattr("torch.serialization.location_tag", lambda storage: "cuda:0")  # as if saved from a GPU
+    monkeypatch.setattr(
+        "torch.serialization.location_tag", lambda storage: "cuda:0"
+    )  # as if saved from a GPU
     data = checkpoint.dumps(agent.state())
     monkeypatch.undo()
     assert b"cuda:0" in data and b"cuda:0" not in checkpoint.dumps(agent.state())
@@ -369,7 +437,9 @@ def test_a_checkpoint_whose_tensors_say_cuda_loads_on_the_cpu(tmp_path, monkeypa
         ("observation inf", "returned the observation ["),
     ],
 )
-def test_an_environment_that_fails_ends_the_run_and_poisons_nothing(tmp_path, straight, fault, words, workers):
+def test_an_environment_that_fails_ends_the_run_and_poisons_nothing(
+    tmp_path, straight, fault, words, workers
+):
     arguments = [*COUNTING, "--env", "probes:Faulty-v0", "--max-steps", "640", "--out", "run"]
     script = start(tmp_path, *arguments, "--workers", workers)
     read_until(script, "best confirmed")
@@ -378,7 +448,10 @@ def test_an_environment_that_fails_ends_the_run_and_poisons_nothing(tmp_path, st
     _, errors = script.communicate(timeout=60)
     last = complaints(errors)
     assert script.returncode == 1 and last.count("\n") == 1
-    assert last.startswith(f"stopped: the environment Faulty-v0 {words}") and "in step 4 of an episode" in last
+    assert (
+        last.startswith(f"stopped: the environment Faulty-v0 {words}")
+        and "in step 4 of an episode" in last
+    )
     memory = loaded(tmp_path / "run").memory
     records = memory.latest(len(memory))
     assert all(np.isfinite(records[name]).all() for name in ("obs", "action", "reward", "next_obs"))
@@ -396,7 +469,9 @@ def poison(path, members):
     result.save_checkpoint(path)
 
 
-def test_an_agent_that_diverged_is_replaced_with_one_line_and_if_all_did_the_run_says_what_to_try(tmp_path):
+def test_an_agent_that_diverged_is_replaced_with_one_line_and_if_all_did_the_run_says_what_to_try(
+    tmp_path,
+):
     path = tmp_path / "run" / "population.pt"
     script = start(tmp_path, *COUNTING, "--max-steps", "160", "--out", "run", "--workers", "1")
     read_until(script, "device:")
@@ -418,7 +493,10 @@ def test_an_agent_that_diverged_is_replaced_with_one_line_and_if_all_did_the_run
 
 
 def test_without_home_and_display_it_works(tmp_path):
-    bare = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    bare = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+    }
     done = run(tmp_path, *COUNTING, "--max-steps", "80", "--out", "run", env=bare)
     assert done.returncode == 0, done.stderr
 
@@ -427,7 +505,9 @@ def test_a_reader_who_leaves_gets_one_line(tmp_path):
     script = start(tmp_path, *LONG)
     script.stdout.readline()
     script.stdout.close()
-    assert complaints(script.stderr.read()) == f"stopped: [Errno {errno.EPIPE}] Broken pipe; {GO_ON}"
+    assert (
+        complaints(script.stderr.read()) == f"stopped: [Errno {errno.EPIPE}] Broken pipe; {GO_ON}"
+    )
     assert script.wait(timeout=30) == 1
     script.stderr.close()
     assert group_ends(script)
@@ -451,7 +531,15 @@ def test_it_works_with_output_closed(tmp_path, straight, closed):
 def test_output_to_a_file_holds_everything(tmp_path):
     with (tmp_path / "log").open("w") as log:
         done = run(
-            tmp_path, *COUNTING, "--max-steps", "80", "--out", "run", capture_output=False, stdout=log, stderr=log
+            tmp_path,
+            *COUNTING,
+            "--max-steps",
+            "80",
+            "--out",
+            "run",
+            capture_output=False,
+            stdout=log,
+            stderr=log,
         )
     assert done.returncode == 0
     lines = (tmp_path / "log").read_text().splitlines()
@@ -464,15 +552,24 @@ def test_output_to_a_file_holds_everything(tmp_path):
 def resident_memory():
     """Bytes of memory that this process and its children occupy."""
     pids = [os.getpid(), *children(os.getpid())]
-    return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids) * resource.getpagesize()
+    return (
+        sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
+        * resource.getpagesize()
+    )
 
 
 @linux
 @pytest.mark.parametrize("workers", [0, 2])
 def test_200_generations_leave_memory_and_open_files_flat(workers, tmp_path):
-    config = TrainConfig("probes:Counting-v0", evo_steps=80, max_steps=16_000, memory_size=1000, eval_episodes=2)
-    population = create_population(3, *(make_agent().observation_space, make_agent().action_space), HyperParams())
-    memory = ReplayBuffer(config.memory_size, population[0].observation_space, population[0].action_space)
+    config = TrainConfig(
+        "probes:Counting-v0", evo_steps=80, max_steps=16_000, memory_size=1000, eval_episodes=2
+    )
+    population = create_population(
+        3, *(make_agent().observation_space, make_agent().action_space), HyperParams()
+    )
+    memory = ReplayBuffer(
+        config.memory_size, population[0].observation_space, population[0].action_space
+    )
     seen = []
 
     def on_generation(result):
@@ -480,13 +577,21 @@ def test_200_generations_leave_memory_and_open_files_flat(workers, tmp_path):
         seen.append((resident_memory(), len(os.listdir("/proc/self/fd"))))
 
     space = {"learn_step": RLParameter(1, 16, int), "lr_actor": RLParameter(1e-4, 1e-2)}
-    arguments = population, memory, TournamentSelection(2, True, 3), Mutations(hp_space=space), config
+    arguments = (
+        population,
+        memory,
+        TournamentSelection(2, True, 3),
+        Mutations(hp_space=space),
+        config,
+    )
     if workers:
         with worker_pool(workers) as pool:
             train(*arguments, pool, on_generation)
     else:
         train(*arguments, None, on_generation)
     (early, early_files), (late, late_files) = seen[49], seen[199]
-    print(f"{workers} workers: {early / 2**20:.1f} MiB after 50 generations, {late / 2**20:.1f} MiB after 200")
+    print(
+        f"{workers} workers: {early / 2**20:.1f} MiB after 50 generations, {late / 2**20:.1f} MiB after 200"
+    )
     assert late_files == early_files
     assert late < early + (1 + workers) * 16 * 2**20

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MODULES = {path.stem: path for path in sorted((ROOT / "tinyevo").glob("*.py")) if path.stem != "__init__"}
+MODULES = {
+    path.stem: path for path in sorted((ROOT / "tinyevo").glob("*.py")) if path.stem != "__init__"
+}
 
 ARROWS = {
     "networks": set(),
@@ -38,7 +40,11 @@ def imports(path):
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[2] for alias in node.names if alias.name.startswith("tinyevo")}
+            found |= {
+                alias.name.partition(".")[2]
+                for alias in node.names
+                if alias.name.startswith("tinyevo")
+            }
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             if node.module == "tinyevo":
@@ -52,9 +58,19 @@ def code_lines(text):
     """How many lines hold code: no blank ones, no comments, no docstrings."""
     documentation = set()
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+        if (
+            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and ast.get_docstring(node) is not None
+        ):
             documentation |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
-    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    skipped = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    }
     lines = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type not in skipped:
@@ -111,7 +127,9 @@ def test_a_module_says_what_it_mirrors_leaves_out_and_needs(name):
 
 
 def python(folder, code):
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120
+    )
 
 
 def test_each_leaf_module_imports_alone_from_an_empty_folder(tmp_path):
@@ -138,6 +156,9 @@ def test_the_core_dependencies_are_exactly_five_and_the_package_imports_without_
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.match(r"[\w-]+(\[\w+\])?", line)[0] for line in project["dependencies"]}
     assert names == {"torch", "gymnasium[box2d]", "numpy", "imageio", "tqdm"}
-    lines = ["import sys", "for name in ('matplotlib', 'wandb', 'dask', 'pytest'): sys.modules[name] = None"]
+    lines = [
+        "import sys",
+        "for name in ('matplotlib', 'wandb', 'dask', 'pytest'): sys.modules[name] = None",
+    ]
     done = python(tmp_path, "\n".join(lines + [f"import tinyevo.{name}" for name in MODULES]))
     assert done.returncode == 0, done.stderr

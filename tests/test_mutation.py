@@ -54,14 +54,18 @@ def assert_whole(agent):
     for name, network in agent.networks.items():
         live = list(network.parameters())
         group = agent.optimizers[name].param_groups[0]
-        assert len(group["params"]) == len(live) and all(a is b for a, b in zip(group["params"], live))
+        assert len(group["params"]) == len(live) and all(
+            a is b for a, b in zip(group["params"], live)
+        )
         assert group["lr"] == getattr(agent.hp, f"lr_{name}")
         assert agent.targets[name].config == network.config
         assert not any(parameter.requires_grad for parameter in agent.targets[name].parameters())
 
 
 def assert_fresh(agent, *names):
-    """These networks have a target that equals them and an optimiser that remembers nothing; the others do not."""
+    """These networks have a target that equals them and an optimiser that remembers nothing; the
+    others do not.
+    """
     for name, network in agent.networks.items():
         equal = flat(agent.targets[name].state_dict()) == flat(network.state_dict())
         assert equal == (name in names)
@@ -90,7 +94,9 @@ def test_a_number_stays_in_its_bounds_keeps_its_type_and_always_moves(name):
     seen = set()
     for _ in range(10_000):
         new = spec.mutate(value, rng)
-        assert spec.min <= new <= spec.max and type(new) is spec.dtype and not math.isclose(new, value)
+        assert (
+            spec.min <= new <= spec.max and type(new) is spec.dtype and not math.isclose(new, value)
+        )
         value = new
         seen.add(value)
     assert {spec.min, spec.max} <= seen, "a bound is out of reach"
@@ -175,7 +181,9 @@ def test_a_new_learning_rate_is_live_in_its_optimiser_and_networks_and_moments_s
     assert flat(agent.state()["networks"]) == before
     key = name.removeprefix("lr_")
     assert agent.optimizers[key].param_groups[0]["lr"] == getattr(agent.hp, name) != live.pop(key)
-    assert all(agent.optimizers[other].param_groups[0]["lr"] == rate for other, rate in live.items())
+    assert all(
+        agent.optimizers[other].param_groups[0]["lr"] == rate for other, rate in live.items()
+    )
     assert_whole(updated(agent))
 
 
@@ -220,7 +228,9 @@ def edit_of(old, new):
 def surviving(old, new, name):
     """Whether the old network's tensors stand bit for bit in the new one after the edit `name`."""
     if name == "add_layer":
-        pairs = list(zip([*old.weights[:-1], old.weights[-1]], [*new.weights[:-2], new.weights[-1]]))
+        pairs = list(
+            zip([*old.weights[:-1], old.weights[-1]], [*new.weights[:-2], new.weights[-1]])
+        )
         return all(torch.equal(a, b) for a, b in pairs)
     if name == "remove_layer":
         width = min(old.config.hidden_size[-2:])
@@ -228,7 +238,9 @@ def surviving(old, new, name):
         return kept and torch.equal(old.weights[-1][:, :width], new.weights[-1][:, :width])
     for layer, (a, b) in enumerate(zip(old.biases, new.biases)):
         small, large = sorted([a, b], key=lambda tensor: tensor.shape[2])
-        if not all(set(row[0].tolist()) <= set(other[0].tolist()) for row, other in zip(small, large)):
+        if not all(
+            set(row[0].tolist()) <= set(other[0].tolist()) for row, other in zip(small, large)
+        ):
             return False
         if name == "add_nodes":
             (_, inputs, outputs), grown = old.weights[layer].shape, new.weights[layer]
@@ -251,7 +263,9 @@ def test_an_architecture_mutation_edits_all_networks_alike_and_keeps_surviving_w
     if name.startswith("add"):  # growing preserves the function of a relu network
         assert np.abs(agent.get_action(obs.numpy()) - action).max() < 1e-5
         pairs = torch.cat([obs, torch.as_tensor(action)], -1)
-        torch.testing.assert_close(agent.networks["critic"](pairs), old["critic"](pairs), rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            agent.networks["critic"](pairs), old["critic"](pairs), rtol=0, atol=1e-6
+        )
     assert_whole(agent)
     assert_fresh(agent, "actor", "critic")
     assert_whole(updated(agent))
@@ -272,7 +286,13 @@ def test_bounds_are_reached_and_never_passed_in_ten_thousand_mutations():
             return Shape(self.hidden_size[:-1])
 
         def add_nodes(self, layer, n, rng):
-            return Shape((*self.hidden_size[:layer], self.hidden_size[layer] + n, *self.hidden_size[layer + 1 :]))
+            return Shape(
+                (
+                    *self.hidden_size[:layer],
+                    self.hidden_size[layer] + n,
+                    *self.hidden_size[layer + 1 :],
+                )
+            )
 
         def remove_nodes(self, layer, n, rng):
             return self.add_nodes(layer, -n, rng)
@@ -317,7 +337,9 @@ def test_the_number_of_nodes_is_one_of_the_steps_in_any_layer():
 
 def test_a_bound_is_reached_even_if_it_is_one_node_away():
     edges = {"node_bounds": (7, 9), "new_layer_prob": 0}
-    seen = {mutated(only("architecture", **edges), make_agent(), seed).hidden_size for seed in range(40)}
+    seen = {
+        mutated(only("architecture", **edges), make_agent(), seed).hidden_size for seed in range(40)
+    }
     assert seen == {(7, 8), (9, 8), (8, 7), (8, 9)}
 
 
@@ -325,7 +347,9 @@ def test_a_bound_is_reached_even_if_it_is_one_node_away():
 def test_an_edit_that_is_at_its_bound_gives_way_to_one_that_is_not(new_layer_prob):
     stuck = {"layer_bounds": (2, 2)} if new_layer_prob else {"node_bounds": (8, 8)}
     for seed in range(10):
-        agent = mutated(only("architecture", new_layer_prob=new_layer_prob, **stuck), make_agent(), seed)
+        agent = mutated(
+            only("architecture", new_layer_prob=new_layer_prob, **stuck), make_agent(), seed
+        )
         assert agent.hidden_size != (8, 8)
 
 
@@ -342,7 +366,9 @@ def test_only_weight_matrices_of_the_policy_change():
     before = copy.deepcopy(agent.networks)
     critic = flat(agent.state()["networks"]["critic"])
     assert mutated(only("parameters"), agent).mutation.startswith("parameters ")
-    assert flat(agent.state()["networks"]["critic"]) == critic, "the critic, its target or its moments changed"
+    assert flat(agent.state()["networks"]["critic"]) == critic, (
+        "the critic, its target or its moments changed"
+    )
     old, new = before["actor"], agent.networks["actor"]
     assert all(torch.equal(a, b) for a, b in zip(old.biases, new.biases))
     assert all(not torch.equal(a, b) for a, b in zip(old.weights, new.weights))
@@ -355,10 +381,14 @@ def test_only_weight_matrices_of_the_policy_change():
 def test_the_record_tells_how_many_weights_changed(grown):
     agent = make_agent()
     if grown:  # relative noise cannot move the zeros of an identity layer
-        agent.set_networks(**{name: network.add_layer() for name, network in agent.networks.items()})
+        agent.set_networks(
+            **{name: network.add_layer() for name, network in agent.networks.items()}
+        )
     before = copy.deepcopy(agent.networks["actor"])
     text = mutated(only("parameters"), agent).mutation
-    touched = sum(int((a != b).sum()) for a, b in zip(before.weights, agent.networks["actor"].weights))
+    touched = sum(
+        int((a != b).sum()) for a, b in zip(before.weights, agent.networks["actor"].weights)
+    )
     assert text == f"parameters {touched} weights"
 
 
@@ -369,7 +399,9 @@ def test_at_most_the_given_share_of_entries_changes_and_that_share_is_reached(sh
         agent = make_agent(hidden_size=(10, 10))
         old = copy.deepcopy(agent.networks["actor"])
         mutated(only("parameters", mutated_share=share), agent, seed)
-        counts.append([int((a != b).sum()) for a, b in zip(old.weights, agent.networks["actor"].weights)])
+        counts.append(
+            [int((a != b).sum()) for a, b in zip(old.weights, agent.networks["actor"].weights)]
+        )
     most = [math.ceil(share * size) for size in (30, 100, 20)]
     assert np.max(counts, axis=0).tolist() == most
     assert np.min(counts, axis=0).tolist() == [1, 1, 1]
@@ -410,13 +442,18 @@ def test_the_bands_have_their_shares():
     ordinary = relative < 1e-4
     assert 1 - ordinary.float().mean().item() == pytest.approx(0.1, rel=0.15)
     before, after = big_policy_mutation(super_prob=0.05, reset_prob=0.0, mutation_sd=1e-6)
-    assert ((after - before).abs() > 1e-4 * before.abs()).float().mean().item() == pytest.approx(0.05, rel=0.15)
+    assert ((after - before).abs() > 1e-4 * before.abs()).float().mean().item() == pytest.approx(
+        0.05, rel=0.15
+    )
 
 
 def test_no_noise_and_no_bands_is_the_identity():
     agent = learn(make_agent())
     before = agent.clone()
-    assert mutated(only("parameters", mutation_sd=0, super_prob=0, reset_prob=0), agent).mutation == "none"
+    assert (
+        mutated(only("parameters", mutation_sd=0, super_prob=0, reset_prob=0), agent).mutation
+        == "none"
+    )
     assert same(agent, before)
 
 
@@ -439,7 +476,9 @@ def test_an_activation_mutation_keeps_weights_and_output_activation_in_all_netwo
     outputs = {name: network.config.output_activation for name, network in agent.networks.items()}
     mutated(only("activation"), agent)
     assert {name: flat(network.state_dict()) for name, network in agent.networks.items()} == before
-    assert {name: network.config.output_activation for name, network in agent.networks.items()} == outputs
+    assert {
+        name: network.config.output_activation for name, network in agent.networks.items()
+    } == outputs
     assert outputs == {"actor": "tanh", "critic": None}
     assert_whole(agent)
     assert_fresh(agent, "actor", "critic")
@@ -456,8 +495,16 @@ def test_the_default_choice_is_every_activation_there_is():
 def test_kinds_are_drawn_in_proportion_to_their_weights():
     # 0.4 + 4 x 0.2 is 1.2: relative weights, so a third of the members stay as they are.
     mutations, rng = Mutations(hp_space=HP_SPACE, **SMALL), np.random.default_rng(0)
-    count = Counter(kind_of(mutations.mutation([make_agent()], rng)[0].mutation) for _ in range(1800))
-    expected = {"none": 600, "architecture": 300, "parameters": 300, "activation": 300, "rl_hp": 300}
+    count = Counter(
+        kind_of(mutations.mutation([make_agent()], rng)[0].mutation) for _ in range(1800)
+    )
+    expected = {
+        "none": 600,
+        "architecture": 300,
+        "parameters": 300,
+        "activation": 300,
+        "rl_hp": 300,
+    }
     assert {kind: count[kind] for kind in expected} == pytest.approx(expected, rel=0.2)
     assert count.total() == 1800 and set(count) == set(expected)
 
@@ -485,7 +532,10 @@ def test_if_nothing_applies_the_record_says_none_and_nothing_is_touched():
     before = agent.clone()
     fixed = {"learn_step": RLParameter(1, 1, int)}
     mutations = Mutations(
-        **{**NEVER, "architecture": 1, "rl_hp": 1}, hp_space=fixed, layer_bounds=(2, 2), node_bounds=(8, 8)
+        **{**NEVER, "architecture": 1, "rl_hp": 1},
+        hp_space=fixed,
+        layer_bounds=(2, 2),
+        node_bounds=(8, 8),
     )
     assert mutated(mutations, agent).mutation == "none"
     assert same(agent, before)
@@ -512,7 +562,9 @@ def test_the_elite_is_never_mutated_unless_asked(kind):
 def test_the_same_generator_mutates_the_same_and_another_one_does_not():
     def run(seed):
         mutations = Mutations(hp_space=HP_SPACE, **SMALL)
-        return mutations.mutation([make_agent(slot) for slot in range(6)], np.random.default_rng(seed))
+        return mutations.mutation(
+            [make_agent(slot) for slot in range(6)], np.random.default_rng(seed)
+        )
 
     first, second, third = run(1), run(1), run(2)
     assert all(same(a, b) for a, b in zip(first, second))
@@ -527,9 +579,13 @@ def test_no_global_generator_is_read():
     assert np.random.get_state()[1].tolist() == numpy_state
 
 
-@pytest.mark.parametrize("wrong", [NEVER, {"architecture": -0.1}, {"rl_hp": math.nan}, {"parameters": math.inf}])
+@pytest.mark.parametrize(
+    "wrong", [NEVER, {"architecture": -0.1}, {"rl_hp": math.nan}, {"parameters": math.inf}]
+)
 def test_weights_that_are_no_weights_are_refused(wrong):
-    with pytest.raises(ValueError, match="weights of all kinds" if wrong is NEVER else next(iter(wrong))):
+    with pytest.raises(
+        ValueError, match="weights of all kinds" if wrong is NEVER else next(iter(wrong))
+    ):
         Mutations(**wrong)
 
 

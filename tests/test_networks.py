@@ -12,7 +12,9 @@ from tinyevo.networks import ACTIVATIONS, EvolvableMLP
 
 
 def make(hidden_size=(5, 7), seed=0, **arguments):
-    return EvolvableMLP(3, 2, hidden_size, generator=torch.Generator().manual_seed(seed), **arguments)
+    return EvolvableMLP(
+        3, 2, hidden_size, generator=torch.Generator().manual_seed(seed), **arguments
+    )
 
 
 def inputs(batch=32):
@@ -76,13 +78,17 @@ def test_the_generator_decides_the_weights_and_no_global_one_is_read():
     before = torch.get_rng_state()
     assert torch.equal(make(seed=1)(inputs()), make(seed=1)(inputs()))
     assert not torch.equal(make(seed=1)(inputs()), make(seed=2)(inputs()))
-    make().add_nodes(0, 3, rng()).add_layer().remove_layer().remove_nodes(0, 2, rng()).change_activation("tanh")
+    make().add_nodes(0, 3, rng()).add_layer().remove_layer().remove_nodes(
+        0, 2, rng()
+    ).change_activation("tanh")
     assert torch.equal(before, torch.get_rng_state())
 
 
 @ENSEMBLES
 def test_rebuilding_from_the_config_gives_the_same_shape(ensemble_size):
-    network = make(ensemble_size=ensemble_size, activation="gelu", output_activation="tanh").add_layer()
+    network = make(
+        ensemble_size=ensemble_size, activation="gelu", output_activation="tanh"
+    ).add_layer()
     rebuilt = EvolvableMLP(**asdict(network.config))
     assert rebuilt.config == network.config
     assert [p.shape for p in rebuilt.parameters()] == [p.shape for p in network.parameters()]
@@ -147,7 +153,9 @@ def test_after_an_edit_the_tensors_have_the_shapes_of_the_config_and_learn(edit,
 
 @pytest.mark.parametrize("edit", EDITS)
 def test_an_edit_stays_on_the_device_of_the_network(edit):
-    edited = EDITS[edit](make().to("meta"))  # "meta" is every machine's other device: shapes without numbers
+    edited = EDITS[edit](
+        make().to("meta")
+    )  # "meta" is every machine's other device: shapes without numbers
     assert {parameter.device.type for parameter in edited.parameters()} == {"meta"}
 
 
@@ -162,14 +170,18 @@ def test_added_nodes_do_not_change_the_function(layer, activation, ensemble_size
 
 @ENSEMBLES
 @pytest.mark.parametrize("layer", [0, 1])
-def test_added_nodes_keep_the_old_weights_and_have_random_inputs_and_zero_outputs(layer, ensemble_size):
+def test_added_nodes_keep_the_old_weights_and_have_random_inputs_and_zero_outputs(
+    layer, ensemble_size
+):
     network = make(ensemble_size=ensemble_size)
     grown, width = network.add_nodes(layer, 6, rng()), network.config.hidden_size[layer]
     assert grown.config.hidden_size[layer] == width + 6
     assert torch.equal(grown.weights[layer][:, :, :width], network.weights[layer])
     assert torch.equal(grown.biases[layer][:, :, :width], network.biases[layer])
     assert torch.equal(grown.weights[layer + 1][:, :width], network.weights[layer + 1])
-    assert torch.equal(grown.weights[layer + 1][:, width:], torch.zeros_like(grown.weights[layer + 1][:, width:]))
+    assert torch.equal(
+        grown.weights[layer + 1][:, width:], torch.zeros_like(grown.weights[layer + 1][:, width:])
+    )
     for fresh in (grown.weights[layer][:, :, width:], grown.biases[layer][:, :, width:]):
         assert fresh.flatten().unique().numel() == fresh.numel()
         assert fresh.abs().max() <= network.weights[layer].shape[1] ** -0.5
@@ -194,7 +206,8 @@ def test_the_worked_example_of_growing_a_layer_of_two_nodes():
     assert grown(x).flatten().tolist() == [4.0, 3.0]
     assert grown.weights[1].flatten().tolist() == [2.0, 3.0, 0.0]
     grown.weights[0].data[0, 0, 2], grown.biases[0].data[0, 0, 2] = 0.5, 1.0
-    # The new node says relu(0.5 x 2 + 1) = 2 to x = 2, and that is the gradient of its outgoing weight there.
+    # The new node says relu(0.5 x 2 + 1) = 2 to x = 2, and that is the gradient of its outgoing
+    # weight there.
     grown(x[:1]).sum().backward()
     assert grown.weights[1].grad.flatten().tolist() == [2.0, 0.0, 2.0]
 
@@ -224,14 +237,21 @@ def test_removed_nodes_leave_the_others_with_their_weights_and_order(layer, ense
 
 def test_which_nodes_go_is_up_to_the_generator():
     network, chance = make((50,)), rng()
-    drawn = {tuple(network.remove_nodes(0, 25, chance).biases[0].flatten().tolist()) for _ in range(20)}
+    drawn = {
+        tuple(network.remove_nodes(0, 25, chance).biases[0].flatten().tolist()) for _ in range(20)
+    }
     assert len(drawn) == 20
 
 
 def test_a_node_that_was_just_added_can_be_removed_without_a_trace():
     network = make((5, 7))
-    shrunk = [network.add_nodes(0, 1, rng()).remove_nodes(0, 1, np.random.default_rng(seed)) for seed in range(50)]
-    traceless = [new for new in shrunk if all(map(torch.equal, new.parameters(), network.parameters()))]
+    shrunk = [
+        network.add_nodes(0, 1, rng()).remove_nodes(0, 1, np.random.default_rng(seed))
+        for seed in range(50)
+    ]
+    traceless = [
+        new for new in shrunk if all(map(torch.equal, new.parameters(), network.parameters()))
+    ]
     assert traceless and len(traceless) < 50
     assert torch.equal(traceless[0](inputs()), network(inputs()))
 
@@ -314,6 +334,8 @@ def test_changing_the_activation_keeps_every_weight_and_the_output_activation(ac
     network = make(output_activation="tanh", ensemble_size=2)
     changed = network.change_activation(activation)
     assert changed.config.activation == activation and changed.config.output_activation == "tanh"
-    assert all(torch.equal(new, old) for new, old in zip(changed.parameters(), network.parameters()))
+    assert all(
+        torch.equal(new, old) for new, old in zip(changed.parameters(), network.parameters())
+    )
     assert changed(inputs()).abs().max() < 1
     assert not torch.allclose(changed(inputs()), network(inputs()))

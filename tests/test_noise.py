@@ -12,7 +12,11 @@ def walk(noise, steps, seed=0):
 
 
 NOISES = pytest.mark.parametrize(
-    "make", [lambda: GaussianNoise(3, 2, 0.0, 0.1), lambda: OrnsteinUhlenbeckNoise(3, 2, 0.0, 0.1, 0.15, 1.0)]
+    "make",
+    [
+        lambda: GaussianNoise(3, 2, 0.0, 0.1),
+        lambda: OrnsteinUhlenbeckNoise(3, 2, 0.0, 0.1, 0.15, 1.0),
+    ],
 )
 
 
@@ -80,5 +84,9 @@ def test_gaussian_noise_has_nothing_to_reset():
 
 def test_noise_is_made_by_its_kind():
     settings = (3, 2, 0.5, 0.1, 0.15, 1.0)
-    assert np.array_equal(walk(make_noise("gaussian", *settings), 5), walk(GaussianNoise(*settings[:4]), 5))
-    assert np.array_equal(walk(make_noise("ou", *settings), 5), walk(OrnsteinUhlenbeckNoise(*settings), 5))
+    assert np.array_equal(
+        walk(make_noise("gaussian", *settings), 5), walk(GaussianNoise(*settings[:4]), 5)
+    )
+    assert np.array_equal(
+        walk(make_noise("ou", *settings), 5), walk(OrnsteinUhlenbeckNoise(*settings), 5)
+    )

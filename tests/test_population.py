@@ -22,8 +22,17 @@ def test_members_differ_in_their_initial_weights_and_in_nothing_else():
     assert len(weights) == 3
     assert [agent.id for agent in population] == [0, 1, 2]
     for agent in population:
-        assert agent.hp == HyperParams(gamma=0.5) and agent.hidden_size == (6, 4) and agent.activation == "gelu"
-        assert agent.parent_id is None and agent.mutation == "none" and agent.fitness == [] and agent.steps == 0
+        assert (
+            agent.hp == HyperParams(gamma=0.5)
+            and agent.hidden_size == (6, 4)
+            and agent.activation == "gelu"
+        )
+        assert (
+            agent.parent_id is None
+            and agent.mutation == "none"
+            and agent.fitness == []
+            and agent.steps == 0
+        )
 
 
 def test_one_seed_makes_one_population_and_another_seed_another():
@@ -34,7 +43,11 @@ def test_one_seed_makes_one_population_and_another_seed_another():
 
 def test_a_member_does_not_depend_on_the_size_and_neighbouring_seeds_share_none():
     assert all(map(same, create(2), create(4)))
-    actors = [str(flat(agent.networks["actor"].state_dict())) for seed in range(5) for agent in create(4, seed=seed)]
+    actors = [
+        str(flat(agent.networks["actor"].state_dict()))
+        for seed in range(5)
+        for agent in create(4, seed=seed)
+    ]
     assert len(set(actors)) == 20
 
 
@@ -64,10 +77,18 @@ def test_spaces_that_td3_cannot_handle_are_refused():
 
 def test_the_table_has_a_line_for_each_member_with_all_that_evolution_decides():
     population = create(2)
-    population[0].fitness, population[0].train_return = [-300.0, 10.0, 20.0, 30.0, 40.0, 50.0], -12.34
+    population[0].fitness, population[0].train_return = (
+        [-300.0, 10.0, 20.0, 30.0, 40.0, 50.0],
+        -12.34,
+    )
     population[0].steps = 123456
     child = population[1]
-    child.id, child.parent_id, child.mutation, child.fitness = 17, 0, "learn_step 1 -> 2", [1.0, -99.9]
+    child.id, child.parent_id, child.mutation, child.fitness = (
+        17,
+        0,
+        "learn_step 1 -> 2",
+        [1.0, -99.9],
+    )
     child.set_hp(lr_actor=2.5e-4, batch_size=77, learn_step=2)
     heads, first, second = population_table(population).splitlines()
     expected = (
@@ -77,7 +98,9 @@ def test_the_table_has_a_line_for_each_member_with_all_that_evolution_decides():
     )
     for words, line in expected:
         assert " ".join(line.split()) == words
-    assert heads.index("fitness") + 7 == first.index("50.0") + 4 == second.index("-99.9") + 5, "columns are aligned"
+    assert heads.index("fitness") + 7 == first.index("50.0") + 4 == second.index("-99.9") + 5, (
+        "columns are aligned"
+    )
     assert max(map(len, (heads, first, second))) <= 130
 
 
@@ -91,6 +114,12 @@ def test_a_row_names_the_lineage_the_returns_and_all_that_evolution_decides():
     assert math.isnan(member_row(agent)["fitness"]), "never evaluated"
     agent.id, agent.parent_id, agent.mutation, agent.steps = 7, 3, "activation relu -> elu", 800
     agent.fitness, agent.train_return = [1.0, 2.5], -4.0
-    row = {"id": 7, "parent_id": 3, "mutation": "activation relu -> elu", "fitness": 2.5, "train_return": -4.0}
+    row = {
+        "id": 7,
+        "parent_id": 3,
+        "mutation": "activation relu -> elu",
+        "fitness": 2.5,
+        "train_return": -4.0,
+    }
     row |= {"steps": 800, "hidden_size": "6x4", "activation": "elu", **asdict(agent.hp)}
     assert member_row(agent) == row and list(member_row(agent)) == list(row)

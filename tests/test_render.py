@@ -38,7 +38,10 @@ def last_frame(seed, episode):
 
 def durations(path):
     with imageio.imopen(path, "r", plugin="pillow") as file:
-        return [file.metadata(index=index)["duration"] for index in range(file.properties(index=...).n_images)]
+        return [
+            file.metadata(index=index)["duration"]
+            for index in range(file.properties(index=...).n_images)
+        ]
 
 
 def test_the_gif_shows_whole_episodes_at_true_speed_and_the_last_frame_is_the_landing(tmp_path):
@@ -76,9 +79,20 @@ def test_half_size_is_the_mean_of_squares_of_four_pixels():
 
 
 def row(generation, id, parent_id, mutation, fitness, elite=False, **changes):
-    fixed = {"train_return": -50.0, "steps": 100 * (generation + 1), "hidden_size": "64x64", "activation": "relu"}
+    fixed = {
+        "train_return": -50.0,
+        "steps": 100 * (generation + 1),
+        "hidden_size": "64x64",
+        "activation": "relu",
+    }
     numbers = {"lr_actor": 1e-3, "batch_size": 128, "learn_step": 1} | changes
-    head = {"generation": generation, "id": id, "parent_id": parent_id, "mutation": mutation, "fitness": fitness}
+    head = {
+        "generation": generation,
+        "id": id,
+        "parent_id": parent_id,
+        "mutation": mutation,
+        "fitness": fitness,
+    }
     return {**head, **fixed, **numbers, "elite": elite}
 
 
@@ -95,7 +109,12 @@ HISTORY = [
 def test_the_parent_of_a_row_is_one_generation_earlier_and_of_the_elite_it_is_itself():
     members = {(member["generation"], member["id"]): member for member in HISTORY}
     parents = [render._parent(member, members) for member in HISTORY[2:]]
-    assert [(parent["generation"], parent["id"]) for parent in parents] == [(0, 1), (0, 0), (1, 2), (1, 2)]
+    assert [(parent["generation"], parent["id"]) for parent in parents] == [
+        (0, 1),
+        (0, 0),
+        (1, 2),
+        (1, 2),
+    ]
 
 
 def drawn(history, path, monkeypatch):
@@ -109,12 +128,24 @@ def drawn(history, path, monkeypatch):
 def test_only_the_hyper_parameters_that_evolution_moved_are_drawn(tmp_path, monkeypatch):
     axes = drawn(HISTORY, tmp_path / "evolution.png", monkeypatch).axes
     labels = [panel.get_ylabel() for panel in axes]
-    assert labels == ["fitness", "", "hidden nodes", "learn_step", "fitness"]  # "" is the tree, the last the colours
+    assert labels == [
+        "fitness",
+        "",
+        "hidden nodes",
+        "learn_step",
+        "fitness",
+    ]  # "" is the tree, the last the colours
 
 
-def test_the_tree_has_an_edge_for_each_birth_coloured_by_its_mutation_and_the_line_of_descent(tmp_path, monkeypatch):
+def test_the_tree_has_an_edge_for_each_birth_coloured_by_its_mutation_and_the_line_of_descent(
+    tmp_path, monkeypatch
+):
     tree = drawn(HISTORY, tmp_path / "evolution.png", monkeypatch).axes[1]
-    places = {0: {0: -1, 1: 0}, 1: {1: -1, 2: 0}, 2: {2: -1, 3: 0}}  # by generation and id: the fittest on top
+    places = {
+        0: {0: -1, 1: 0},
+        1: {1: -1, 2: 0},
+        2: {2: -1, 3: 0},
+    }  # by generation and id: the fittest on top
     lines = {tuple(map(tuple, line.get_xydata().tolist())): line.get_color() for line in tree.lines}
     edges = {
         ((0, places[0][1]), (1, places[1][1])): render.KINDS["elite"],

@@ -44,11 +44,15 @@ def test_a_run_comes_back_from_its_file_as_it_was(tmp_path):
     result.settings = {"config": {"seed": 0}, "note": "anything plain"}
     result.save_checkpoint(tmp_path / "population.pt")
     back = TrainResult.load_checkpoint(tmp_path / "population.pt")
-    assert all(same(agent, other) for agent, other in zip(back.population, result.population, strict=True))
+    assert all(
+        same(agent, other) for agent, other in zip(back.population, result.population, strict=True)
+    )
     assert same(back.elite, result.elite)
     for name in ("steps", "confirmed", "fitnesses", "history", "settings"):
         assert getattr(back, name) == getattr(result, name), name
-    assert back.memory.counter == memory.counter and np.array_equal(back.memory.storage, memory.storage)
+    assert back.memory.counter == memory.counter and np.array_equal(
+        back.memory.storage, memory.storage
+    )
     back.save_checkpoint(tmp_path / "again.pt")
     assert (tmp_path / "again.pt").read_bytes() == (tmp_path / "population.pt").read_bytes()
 
@@ -57,7 +61,9 @@ def test_a_run_can_be_kept_before_its_first_generation(tmp_path):
     TrainResult(*setup()).save_checkpoint(tmp_path / "population.pt")
     result = TrainResult.load_checkpoint(tmp_path / "population.pt")
     assert result.elite is None and result.confirmed == -np.inf and len(result.memory) == 0
-    assert text(train(result.population, result.memory, SELECTION, MUTATIONS, TINY, resume=result)) == text(straight())
+    assert text(
+        train(result.population, result.memory, SELECTION, MUTATIONS, TINY, resume=result)
+    ) == text(straight())
 
 
 @pytest.mark.parametrize("generation", [1, 2, 3])
@@ -72,17 +78,32 @@ def test_an_interrupted_run_goes_on_to_the_same_end_bit_for_bit(tmp_path, genera
 def test_so_does_one_whose_memory_is_full_and_wraps(tmp_path):
     config = replace(TINY, memory_size=100)
     result, expected = interrupted(tmp_path / "population.pt", 2, config), straight(config)
-    assert text(result) == text(expected) and np.array_equal(result.memory.storage, expected.memory.storage)
+    assert text(result) == text(expected) and np.array_equal(
+        result.memory.storage, expected.memory.storage
+    )
 
 
 def test_a_finished_run_has_nothing_left_to_do():
     result, calls = straight(), []
     before = text(result)
     again = train(
-        result.population, result.memory, SELECTION, MUTATIONS, TINY, on_generation=calls.append, resume=result
+        result.population,
+        result.memory,
+        SELECTION,
+        MUTATIONS,
+        TINY,
+        on_generation=calls.append,
+        resume=result,
     )
     assert text(again) == before and calls == []
-    again = train(result.population, result.memory, SELECTION, MUTATIONS, replace(TINY, target=0.0), resume=result)
+    again = train(
+        result.population,
+        result.memory,
+        SELECTION,
+        MUTATIONS,
+        replace(TINY, target=0.0),
+        resume=result,
+    )
     assert text(again) == before
 
 
@@ -101,7 +122,11 @@ def test_steps_go_on_where_an_uneven_last_generation_left_off():
 def test_a_run_may_go_on_on_another_device(tmp_path):
     TrainResult(*setup()).save_checkpoint(tmp_path / "population.pt")
     result = TrainResult.load_checkpoint(tmp_path / "population.pt", torch.device("cpu"))
-    assert {agent.device for agent in result.population} == {result.memory.device} == {torch.device("cpu")}
+    assert (
+        {agent.device for agent in result.population}
+        == {result.memory.device}
+        == {torch.device("cpu")}
+    )
 
 
 def test_a_file_of_something_else_is_refused_by_name(tmp_path):
@@ -112,8 +137,12 @@ def test_a_file_of_something_else_is_refused_by_name(tmp_path):
     TrainResult(*setup()).save_checkpoint(path)
     state = checkpoint.load(path)
     for name in state:
-        checkpoint.save({key: value for key, value in state.items() if key != name} | {"surprise": 1}, path)
-        with pytest.raises(ValueError, match=r"cannot load .*population\.pt: it holds something else"):
+        checkpoint.save(
+            {key: value for key, value in state.items() if key != name} | {"surprise": 1}, path
+        )
+        with pytest.raises(
+            ValueError, match=r"cannot load .*population\.pt: it holds something else"
+        ):
             TrainResult.load_checkpoint(path)
     assert os.listdir(tmp_path) == ["population.pt"]
 

@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,7 +46,8 @@ def test_the_target_worked_by_hand():
     agent = tiny(gamma=0.9)
     constant(agent.targets["critic"], 5.0, 3.0)
     constant(agent.networks["critic"], 1.0, 2.0)
-    # y = r + gamma min(5, 3) = 1 + 0.9 x 3 = 3.7; the loss is (1 - 3.7)^2 + (2 - 3.7)^2 = 7.29 + 2.89 = 10.18.
+    # y = r + gamma min(5, 3) = 1 + 0.9 x 3 = 3.7; the loss is (1 - 3.7)^2 + (2 - 3.7)^2 = 7.29 +
+    # 2.89 = 10.18.
     loss = agent.learn(one(reward=1.0))["critic"]
     assert loss.item() == pytest.approx(10.18)
 
@@ -54,13 +56,17 @@ def test_nothing_follows_a_termination():
     agent = tiny(gamma=0.9)
     constant(agent.targets["critic"], 5.0, 3.0)
     constant(agent.networks["critic"], 0.0, 0.0)
-    assert agent.learn(one(reward=1.0, terminated=True))["critic"].item() == pytest.approx(2.0)  # y = 1, twice 1^2
+    assert agent.learn(one(reward=1.0, terminated=True))["critic"].item() == pytest.approx(
+        2.0
+    )  # y = 1, twice 1^2
 
 
 def target_of(agent, **transition):
     """The target that the critics are moved to, read off the loss of critics that say 0."""
     constant(agent.networks["critic"], 0.0, 0.0)
-    return math.sqrt(agent.learn(one(**transition), torch.Generator().manual_seed(1))["critic"].item() / 2)
+    return math.sqrt(
+        agent.learn(one(**transition), torch.Generator().manual_seed(1))["critic"].item() / 2
+    )
 
 
 def test_the_target_is_in_the_unit_of_the_scaled_reward():
@@ -87,13 +93,17 @@ def test_the_target_uses_the_target_networks_at_the_next_observation():
 @pytest.mark.parametrize("low, high", [(-1, 1), (-4, 4), (2, 12)])
 def test_smoothing_noise_is_scaled_to_the_action_range_and_clipped(low, high):
     hp = HyperParams(policy_noise=0.2, noise_clip=0.3)
-    agent = TD3(UNIT, Box(low, high, (1,)), hp, hidden_size=(1,), generator=torch.Generator().manual_seed(0))
+    agent = TD3(
+        UNIT, Box(low, high, (1,)), hp, hidden_size=(1,), generator=torch.Generator().manual_seed(0)
+    )
     constant(agent.networks["critic"], 0.0, 0.0)
     seen = []
     target = agent.targets["critic"]
     target.register_forward_hook(lambda module, args, output: seen.append(args[0][:, 1]))
     constant(agent.targets["actor"])
-    batch = Batch(*(torch.zeros(20_000, 1) for _ in range(4)), torch.zeros(20_000, 1, dtype=torch.bool))
+    batch = Batch(
+        *(torch.zeros(20_000, 1) for _ in range(4)), torch.zeros(20_000, 1, dtype=torch.bool)
+    )
     agent.learn(batch, torch.Generator().manual_seed(0))
     half, middle = (high - low) / 2, (high + low) / 2
     noise = (seen[0] - middle) / half
@@ -106,9 +116,13 @@ def test_smoothing_noise_is_scaled_to_the_action_range_and_clipped(low, high):
 
 def test_the_smoothed_action_stays_in_the_box():
     hp = HyperParams(policy_noise=5.0, noise_clip=3.0)
-    agent = TD3(UNIT, Box(2, 12, (1,)), hp, hidden_size=(1,), generator=torch.Generator().manual_seed(0))
+    agent = TD3(
+        UNIT, Box(2, 12, (1,)), hp, hidden_size=(1,), generator=torch.Generator().manual_seed(0)
+    )
     seen = []
-    agent.targets["critic"].register_forward_hook(lambda module, args, output: seen.append(args[0][:, 1]))
+    agent.targets["critic"].register_forward_hook(
+        lambda module, args, output: seen.append(args[0][:, 1])
+    )
     batch = Batch(*(torch.zeros(500, 1) for _ in range(4)), torch.zeros(500, 1, dtype=torch.bool))
     agent.learn(batch, torch.Generator().manual_seed(0))
     assert seen[0].min().item() == 2 and seen[0].max().item() == 12
@@ -136,10 +150,14 @@ def test_the_critics_move_every_update_and_actor_and_targets_every_policy_freq_u
 
 def test_targets_move_by_tau_of_the_way():
     agent = make_agent(hp=HyperParams(policy_freq=1, tau=0.25))
-    before = {name: copy.deepcopy(list(target.parameters())) for name, target in agent.targets.items()}
+    before = {
+        name: copy.deepcopy(list(target.parameters())) for name, target in agent.targets.items()
+    }
     agent.learn(make_batch())
     for name, network in agent.networks.items():
-        for old, new, live in zip(before[name], agent.targets[name].parameters(), network.parameters()):
+        for old, new, live in zip(
+            before[name], agent.targets[name].parameters(), network.parameters()
+        ):
             torch.testing.assert_close(new, old + 0.25 * (live - old))
 
 
@@ -147,7 +165,8 @@ def test_the_policy_goes_uphill_on_the_first_critic_alone():
     agent = tiny(policy_freq=1, lr_actor=0.01, lr_critic=0.0)
     critic = agent.networks["critic"]
     constant(critic)
-    # Q1(s, a) = relu(a + 5), Q2(s, a) = relu(5 - a): the first wants larger actions, the second smaller ones.
+    # Q1(s, a) = relu(a + 5), Q2(s, a) = relu(5 - a): the first wants larger actions, the second
+    # smaller ones.
     critic.weights[0].data[:, 1] = torch.tensor([[1.0], [-1.0]])
     critic.biases[0].data[:] = 5.0
     critic.weights[1].data[:] = 1.0
@@ -160,11 +179,16 @@ def test_the_policy_goes_uphill_on_the_first_critic_alone():
 
 def test_both_critics_learn_at_the_critic_rate_and_the_actor_at_its_own():
     agent = make_agent(hp=HyperParams(lr_actor=1e-3, lr_critic=1e-2, policy_freq=1))
-    before = {name: copy.deepcopy(list(network.parameters())) for name, network in agent.networks.items()}
+    before = {
+        name: copy.deepcopy(list(network.parameters())) for name, network in agent.networks.items()
+    }
     agent.learn(make_batch())
     for name, rate in (("actor", 1e-3), ("critic", 1e-2)):
-        steps = [(new - old).abs() for old, new in zip(before[name], agent.networks[name].parameters())]
-        # The first step of Adam is the learning rate for every parameter with a gradient; look at each critic alone.
+        steps = [
+            (new - old).abs() for old, new in zip(before[name], agent.networks[name].parameters())
+        ]
+        # The first step of Adam is the learning rate for every parameter with a gradient; look at
+        # each critic alone.
         for member in range(len(steps[0])):
             assert max(step[member].max().item() for step in steps) == pytest.approx(rate, rel=0.01)
 
@@ -175,7 +199,10 @@ def test_the_update_is_the_textbook_update():
     agent = make_agent(hp=hp)
     nets, targets = copy.deepcopy(agent.networks), copy.deepcopy(agent.targets)
     middle, half = torch.tensor([0.0, 5.0]), torch.tensor([1.0, 5.0])
-    adam = {name: torch.optim.Adam(nets[name].parameters(), lr=getattr(hp, f"lr_{name}")) for name in nets}
+    adam = {
+        name: torch.optim.Adam(nets[name].parameters(), lr=getattr(hp, f"lr_{name}"))
+        for name in nets
+    }
     generator = torch.Generator().manual_seed(3)
     for update in range(1, 7):
         batch = make_batch(seed=update)
@@ -183,10 +210,14 @@ def test_the_update_is_the_textbook_update():
         noise = torch.randn(16, 2, generator=generator.manual_seed(update)) * 0.2
         with torch.no_grad():
             action = middle + half * (targets["actor"](batch.next_obs) + noise.clamp(-0.5, 0.5))
-            action = torch.max(torch.min(action, torch.tensor([1.0, 10.0])), torch.tensor([-1.0, 0.0]))
+            action = torch.max(
+                torch.min(action, torch.tensor([1.0, 10.0])), torch.tensor([-1.0, 0.0])
+            )
             value = targets["critic"](torch.cat([batch.next_obs, action], 1)).min(0).values
             y = batch.reward + 0.9 * (1 - batch.terminated.float()) * value
-        loss = sum(((q - y) ** 2).mean() for q in nets["critic"](torch.cat([batch.obs, batch.action], 1)))
+        loss = sum(
+            ((q - y) ** 2).mean() for q in nets["critic"](torch.cat([batch.obs, batch.action], 1))
+        )
         adam["critic"].zero_grad()
         loss.backward()
         adam["critic"].step()
@@ -219,29 +250,43 @@ def test_the_same_generator_gives_the_same_update_and_no_global_one_is_read():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("terminated, gamma, value", [(True, 0.8, 2.0), (False, 0.8, 10.0), (False, 0.5, 4.0)])
+@pytest.mark.parametrize(
+    "terminated, gamma, value", [(True, 0.8, 2.0), (False, 0.8, 10.0), (False, 0.5, 4.0)]
+)
 def test_a_constant_reward_is_worth_what_theory_says(terminated, gamma, value):
     """Reward 2 for ever is worth 2 / (1 - gamma); once, it is worth 2."""
     agent = tiny(gamma=gamma, lr_critic=0.03, tau=0.5, policy_freq=1)
     for _ in range(1000):
         agent.learn(one(reward=2.0, terminated=terminated))
     q1, q2 = agent.networks["critic"](torch.zeros(1, 2))
-    assert q1.item() == pytest.approx(value, rel=0.03) and q2.item() == pytest.approx(value, rel=0.03)
+    assert q1.item() == pytest.approx(value, rel=0.03) and q2.item() == pytest.approx(
+        value, rel=0.03
+    )
 
 
 def test_the_policy_finds_the_best_action_of_a_bandit():
     """The reward is 1 - (a - 7)^2 / 25 on the box [2, 12]: the best action is 7 and the value there is 1."""
     hp = HyperParams(lr_actor=3e-3, lr_critic=3e-3, policy_freq=2)
-    agent = TD3(UNIT, Box(2, 12, (1,)), hp, hidden_size=(32, 32), generator=torch.Generator().manual_seed(0))
+    agent = TD3(
+        UNIT, Box(2, 12, (1,)), hp, hidden_size=(32, 32), generator=torch.Generator().manual_seed(0)
+    )
     generator = torch.Generator().manual_seed(0)
     for _ in range(800):
         action = 2 + 10 * torch.rand(64, 1, generator=generator)
         nothing = torch.zeros(64, 1)
-        batch = Batch(nothing, action, 1 - (action - 7) ** 2 / 25, nothing, torch.ones(64, 1, dtype=torch.bool))
+        batch = Batch(
+            nothing,
+            action,
+            1 - (action - 7) ** 2 / 25,
+            nothing,
+            torch.ones(64, 1, dtype=torch.bool),
+        )
         agent.learn(batch, generator)
     best = agent.get_action(np.zeros(1))
     assert best == pytest.approx(7, abs=0.7)
-    assert agent.networks["critic"](torch.tensor([[0.0, best[0]]])).mean().item() == pytest.approx(1, abs=0.15)
+    assert agent.networks["critic"](torch.tensor([[0.0, best[0]]])).mean().item() == pytest.approx(
+        1, abs=0.15
+    )
 
 
 # Acting
@@ -257,7 +302,9 @@ def test_an_action_comes_as_numpy_in_the_units_and_the_type_of_the_environment()
     assert agent.get_action(np.zeros((1, 3))).shape == (1, 2)
 
 
-@pytest.mark.parametrize("low, high", [([-1, 0], [1, 10]), ([-3, -30], [-2, 0.1]), ([0.1, 1e3], [0.3, 1e6])])
+@pytest.mark.parametrize(
+    "low, high", [([-1, 0], [1, 10]), ([-3, -30], [-2, 0.1]), ([0.1, 1e3], [0.3, 1e6])]
+)
 def test_actions_fill_the_box_and_never_leave_it(low, high):
     box = Box(np.array(low, dtype=np.float32), np.array(high, dtype=np.float32))
     agent = TD3(OBSERVATIONS, box, generator=torch.Generator().manual_seed(0))
@@ -285,7 +332,9 @@ def test_a_clone_is_equal_in_everything_and_shares_nothing():
     clone = agent.clone()
     assert same(clone, agent)
     assert clone.updates == 4 and clone.hp == agent.hp
-    assert not {tensor.data_ptr() for tensor in tensors(agent)} & {tensor.data_ptr() for tensor in tensors(clone)}
+    assert not {tensor.data_ptr() for tensor in tensors(agent)} & {
+        tensor.data_ptr() for tensor in tensors(clone)
+    }
     assert len(list(tensors(clone))) == len(list(tensors(agent))) == 6 * 2 * 2 + 6 * 3 * 2
     obs = np.random.default_rng(0).normal(size=(10, 3))
     assert np.array_equal(agent.get_action(obs), clone.get_action(obs))
@@ -341,9 +390,14 @@ def test_the_optimisers_of_a_clone_follow_its_own_parameters():
 def test_the_mutated_clone_is_equal_too():
     agent = learn(make_agent())
     agent.set_networks(
-        **{name: net.add_layer().add_nodes(1, 3, np.random.default_rng(0)) for name, net in agent.networks.items()}
+        **{
+            name: net.add_layer().add_nodes(1, 3, np.random.default_rng(0))
+            for name, net in agent.networks.items()
+        }
     )
-    agent.set_networks(**{name: network.change_activation("gelu") for name, network in agent.networks.items()})
+    agent.set_networks(
+        **{name: network.change_activation("gelu") for name, network in agent.networks.items()}
+    )
     agent.set_hp(learn_step=5, lr_critic=0.02)
     learn(agent, updates=1)
     clone = agent.clone()
@@ -376,7 +430,9 @@ def test_a_state_keeps_the_spaces(dtype):
 def test_an_agent_learns_from_observations_of_any_type_and_acts_in_its_box(dtype):
     box = Box(np.array([-0.1, 0.1]), np.array([0.1, 0.3]), dtype=np.float64)  # no float32 numbers
     observations = Box(0, 200, (2,), dtype)
-    agent = TD3(observations, box, HyperParams(batch_size=4, policy_freq=1), generator=torch.Generator())
+    agent = TD3(
+        observations, box, HyperParams(batch_size=4, policy_freq=1), generator=torch.Generator()
+    )
     memory = ReplayBuffer(10, observations, box)
     obs = np.arange(20).reshape(10, 2)
     memory.add(obs, np.tile([0.0, 0.2], (10, 1)), np.ones(10), obs, np.arange(10) % 2)
@@ -449,7 +505,9 @@ def test_the_critic_is_an_ensemble_of_two_over_observation_and_action():
     q1, q2 = agent.networks["critic"](torch.cat([torch.zeros(5, 3), torch.zeros(5, 2)], -1))
     assert q1.shape == q2.shape == (5, 1) and not torch.equal(q1, q2)
     assert isinstance(agent.networks["critic"], EvolvableMLP)
-    assert list(agent.networks) == list(agent.targets) == list(agent.optimizers) == ["actor", "critic"]
+    assert (
+        list(agent.networks) == list(agent.targets) == list(agent.optimizers) == ["actor", "critic"]
+    )
 
 
 # What is refused
@@ -506,7 +564,11 @@ def test_an_agent_learns_on_cuda_and_comes_back_to_the_cpu():
     batch = Batch(*(tensor.to("cuda") for tensor in make_batch()))
     for _ in range(4):
         agent.learn(batch, torch.Generator("cuda").manual_seed(0))
-    assert {tensor.device.type for name in agent.networks for tensor in agent.networks[name].parameters()} == {"cuda"}
+    assert {
+        tensor.device.type
+        for name in agent.networks
+        for tensor in agent.networks[name].parameters()
+    } == {"cuda"}
     back = TD3.from_state(agent.state(), "cpu")
     assert same(back, agent)
     learn(back)

@@ -35,7 +35,9 @@ def stubs(*fitnesses):
 def parents(selection, population, rounds=1, seed=0):
     """How often each id became a parent."""
     rng = np.random.default_rng(seed)
-    return Counter(child.parent_id for _ in range(rounds) for child in selection.select(population, rng)[1])
+    return Counter(
+        child.parent_id for _ in range(rounds) for child in selection.select(population, rng)[1]
+    )
 
 
 def test_the_best_parents_everybody_if_all_take_part_in_each_tournament():
@@ -55,7 +57,9 @@ def test_tournaments_of_one_are_pure_chance():
 
 def test_the_worked_example_of_two_rivals_among_two():
     # Both are drawn, always: the better one wins, always.
-    assert parents(TournamentSelection(2, elitism=False), stubs(-120.0, 35.0), rounds=50) == {1: 200}
+    assert parents(TournamentSelection(2, elitism=False), stubs(-120.0, 35.0), rounds=50) == {
+        1: 200
+    }
 
 
 def test_win_frequencies_for_two_rivals_of_four_match_theory():
@@ -72,7 +76,9 @@ def test_with_elitism_the_best_of_four_has_five_eighths_of_the_places():
     for _ in range(3000):
         _, (elite, *children) = TournamentSelection(2, True, 4).select(population, rng)
         count.update([elite.id, *(child.parent_id for child in children)])
-    assert [count[id] / 12_000 for id in (1, 2, 3, 0)] == pytest.approx([5 / 8, 1 / 4, 1 / 8, 0], abs=0.02)
+    assert [count[id] / 12_000 for id in (1, 2, 3, 0)] == pytest.approx(
+        [5 / 8, 1 / 4, 1 / 8, 0], abs=0.02
+    )
 
 
 def test_the_last_fitness_counts():
@@ -135,13 +141,17 @@ def test_nothing_is_shared_between_the_elite_the_offspring_and_their_parents():
 
 
 def test_without_elitism_everybody_is_a_child():
-    elite, offspring = TournamentSelection(2, elitism=False).select(stubs(1, 4, 2, 3), np.random.default_rng(0))
+    elite, offspring = TournamentSelection(2, elitism=False).select(
+        stubs(1, 4, 2, 3), np.random.default_rng(0)
+    )
     assert elite.id == 1
     assert [child.id for child in offspring] == [4, 5, 6, 7]
 
 
 def test_a_population_of_one_goes_on_alone():
-    elite, offspring = TournamentSelection(2, population_size=1).select(stubs(3), np.random.default_rng(0))
+    elite, offspring = TournamentSelection(2, population_size=1).select(
+        stubs(3), np.random.default_rng(0)
+    )
     assert elite.id == 0 and [agent.id for agent in offspring] == [0]
 
 
@@ -184,13 +194,20 @@ def test_if_all_diverged_an_error_says_so():
 
 def test_the_same_generator_selects_the_same():
     ids = [
-        [child.parent_id for child in TournamentSelection(2).select(stubs(1, 4, 2, 3), np.random.default_rng(7))[1]]
+        [
+            child.parent_id
+            for child in TournamentSelection(2).select(stubs(1, 4, 2, 3), np.random.default_rng(7))[
+                1
+            ]
+        ]
         for _ in range(2)
     ]
     assert ids[0] == ids[1]
 
 
-@pytest.mark.parametrize("wrong", [{"tournament_size": 0}, {"population_size": 0}, {"tournament_size": 1.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"tournament_size": 0}, {"population_size": 0}, {"tournament_size": 1.5}]
+)
 def test_sizes_that_select_nobody_are_refused(wrong):
     with pytest.raises(ValueError, match="whole number from 1 to 1000"):
         TournamentSelection(**wrong)

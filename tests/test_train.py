@@ -42,35 +42,60 @@ def setup(config=TINY, size=3, hp=SMALL, capacity=None):
     return population, ReplayBuffer(capacity or config.memory_size, *spaces)
 
 
-def run(config=TINY, size=3, executor=None, on_generation=lambda result: None, mutations=None, **arguments):
+def run(
+    config=TINY,
+    size=3,
+    executor=None,
+    on_generation=lambda result: None,
+    mutations=None,
+    **arguments,
+):
     population, memory = setup(config, size, **arguments)
     space = {"learn_step": RLParameter(1, 4, int), "lr_actor": RLParameter(1e-4, 1e-2)}
     mutations = mutations or Mutations(hp_space=space, node_bounds=(4, 16), node_steps=(2,))
-    result = train(population, memory, TournamentSelection(2, True, size), mutations, config, executor, on_generation)
+    result = train(
+        population,
+        memory,
+        TournamentSelection(2, True, size),
+        mutations,
+        config,
+        executor,
+        on_generation,
+    )
     return result, memory
 
 
 def text(result):
     """A result as text, to compare runs bit for bit."""
-    return str(result.history) + str([flat(agent.state()) for agent in [*result.population, result.elite]])
+    return str(result.history) + str(
+        [flat(agent.state()) for agent in [*result.population, result.elite]]
+    )
 
 
 # What is stored
 
 
-@pytest.mark.parametrize("env_id, cap", [("Counting-v0", None), ("Capped-v0", None), ("Counting-v0", 3)])
+@pytest.mark.parametrize(
+    "env_id, cap", [("Counting-v0", None), ("Capped-v0", None), ("Counting-v0", 3)]
+)
 @pytest.mark.parametrize("num_envs", [1, 4])
 def test_no_stored_transition_crosses_an_episode(env_id, cap, num_envs):
-    config = replace(TINY, env_id=f"probes:{env_id}", num_envs=num_envs, evo_steps=400, train_episode_steps=cap)
+    config = replace(
+        TINY, env_id=f"probes:{env_id}", num_envs=num_envs, evo_steps=400, train_episode_steps=cap
+    )
     (agent,), memory = setup(config, size=1, hp=HyperParams(batch_size=8, learn_step=50))
     _, records = train_member(agent, memory, config, seed=5)
     episode, t, length = records["obs"].T
     next_episode, next_t, _ = records["next_obs"].T
     assert len(records) == 400
-    assert len(set(episode[:num_envs])) == num_envs, "environments side by side fly the same episode"
+    assert len(set(episode[:num_envs])) == num_envs, (
+        "environments side by side fly the same episode"
+    )
     assert np.array_equal(episode, next_episode), "a successor belongs to another episode"
     assert np.array_equal(next_t, t + 1), "a step is missing or was invented"
-    assert np.array_equal(records["terminated"][:, 0], next_t == length), "a time limit was stored as a termination"
+    assert np.array_equal(records["terminated"][:, 0], next_t == length), (
+        "a time limit was stored as a termination"
+    )
     assert (records["reward"] == 1).all()
     limit = cap or (4 if env_id == "Capped-v0" else 9)
     assert next_t.max() == limit, "an episode was cut short"
@@ -80,8 +105,12 @@ def test_no_stored_transition_crosses_an_episode(env_id, cap, num_envs):
 
 def test_actions_are_stored_as_the_environment_got_them_and_stay_in_an_asymmetric_box():
     config = replace(TINY, evo_steps=600, learning_delay=300)
-    (agent,), memory = setup(config, size=1, hp=HyperParams(batch_size=8, learn_step=100, expl_noise=0.8))
-    _, records = train_member(agent, memory, config, seed=0)  # `Counting` itself refuses what is outside
+    (agent,), memory = setup(
+        config, size=1, hp=HyperParams(batch_size=8, learn_step=100, expl_noise=0.8)
+    )
+    _, records = train_member(
+        agent, memory, config, seed=0
+    )  # `Counting` itself refuses what is outside
     low, high = agent.action_space.low, agent.action_space.high
     for half in (records["action"][:300], records["action"][300:]):
         assert (half >= low).all() and (half <= high).all()
@@ -92,7 +121,9 @@ def test_actions_are_stored_as_the_environment_got_them_and_stay_in_an_asymmetri
 @pytest.mark.parametrize("noise", ["gaussian", "ou"])
 def test_exploration_is_the_policy_plus_noise_of_the_agents_strength(noise):
     config = replace(TINY, evo_steps=3000, memory_size=3000, noise=noise, noise_theta=1.0)
-    (agent,), memory = setup(config, size=1, hp=HyperParams(batch_size=8, learn_step=10_000, expl_noise=0.1))
+    (agent,), memory = setup(
+        config, size=1, hp=HyperParams(batch_size=8, learn_step=10_000, expl_noise=0.1)
+    )
     for parameter in agent.networks["actor"].parameters():
         parameter.data.zero_()  # the middle of the box, so that no noise is clipped
     before = agent.clone()
@@ -107,7 +138,9 @@ def test_exploration_is_the_policy_plus_noise_of_the_agents_strength(noise):
 
 def explored(config, expl_noise):
     """How far the actions were from those of a policy that always acts in the middle, in half-ranges; and when."""
-    (agent,), memory = setup(config, size=1, hp=HyperParams(learn_step=10_000, expl_noise=expl_noise))
+    (agent,), memory = setup(
+        config, size=1, hp=HyperParams(learn_step=10_000, expl_noise=expl_noise)
+    )
     for parameter in agent.networks["actor"].parameters():
         parameter.data.zero_()
     _, records = train_member(agent, memory, config, seed=0)
@@ -120,14 +153,18 @@ def test_the_noise_has_the_mean_and_the_time_step_of_the_configuration_and_start
     assert np.allclose(deviation, 0.5)
     deviation, step = explored(replace(config, noise_theta=0.0, noise_dt=0.25), expl_noise=0.1)
     for steps in (1, 4):  # a walk that nothing pulls back spreads with the root of its time
-        assert deviation[step == steps - 1].std() == pytest.approx(0.1 * (steps * 0.25) ** 0.5, rel=0.1)
+        assert deviation[step == steps - 1].std() == pytest.approx(
+            0.1 * (steps * 0.25) ** 0.5, rel=0.1
+        )
 
 
 def test_until_the_delay_actions_are_uniform_and_nobody_learns():
     config = replace(TINY, evo_steps=3000, memory_size=3000, learning_delay=3000)
     (agent,), memory = setup(config, size=1)
     _, records = train_member(agent, memory, config, seed=0)
-    share = (records["action"] - agent.action_space.low) / (agent.action_space.high - agent.action_space.low)
+    share = (records["action"] - agent.action_space.low) / (
+        agent.action_space.high - agent.action_space.low
+    )
     assert np.histogram(share, bins=10, range=(0, 1))[0] == pytest.approx([600] * 10, rel=0.15)
     assert agent.updates == 0
 
@@ -139,7 +176,9 @@ def test_until_the_delay_actions_are_uniform_and_nobody_learns():
 @pytest.mark.parametrize("learn_step", range(1, 17))
 def test_there_is_one_update_for_every_learn_step_steps(learn_step, num_envs, monkeypatch):
     updates = []
-    monkeypatch.setattr(TD3, "learn", lambda agent, batch, generator: updates.append(len(batch.obs)))
+    monkeypatch.setattr(
+        TD3, "learn", lambda agent, batch, generator: updates.append(len(batch.obs))
+    )
     config = replace(TINY, num_envs=num_envs, evo_steps=48)
     (agent,), memory = setup(config, size=1, hp=replace(SMALL, learn_step=learn_step))
     train_member(agent, memory, config, seed=0)
@@ -148,12 +187,16 @@ def test_there_is_one_update_for_every_learn_step_steps(learn_step, num_envs, mo
     assert agent.steps == memory.counter == 48
 
 
-@pytest.mark.parametrize("delay, updates", [(0, 60), (1, 57), (30, 30), (31, 27), (59, 0), (100, 0)])
+@pytest.mark.parametrize(
+    "delay, updates", [(0, 60), (1, 57), (30, 30), (31, 27), (59, 0), (100, 0)]
+)
 def test_no_credit_accrues_before_the_delay(delay, updates):
     config = replace(TINY, evo_steps=60, learning_delay=delay)
     (agent,), memory = setup(config, size=1)
     train_member(agent, memory, config, seed=0)
-    assert agent.updates == updates, "a step that begins before the delay is over pays for no update"
+    assert agent.updates == updates, (
+        "a step that begins before the delay is over pays for no update"
+    )
 
 
 def test_the_delay_counts_what_was_ever_added_to_the_memory_in_use():
@@ -187,7 +230,9 @@ def test_the_training_return_is_the_mean_over_the_episodes_that_ended(cap):
     config = replace(TINY, evo_steps=600, train_episode_steps=cap)
     (agent,), memory = setup(config, size=1, hp=replace(SMALL, learn_step=100))
     _, records = train_member(agent, memory, config, seed=0)
-    _, t, length = records["next_obs"].T  # with a reward of 1 a step, the return of an episode is its length
+    _, t, length = records[
+        "next_obs"
+    ].T  # with a reward of 1 a step, the return of an episode is its length
     assert agent.train_return == pytest.approx(t[(t == length) | (t == cap)].mean())
     assert type(agent.train_return) is float
 
@@ -212,7 +257,8 @@ def value(env_id, gamma=0.8):
 
 
 def test_a_time_limit_still_bootstraps():
-    # Reward 1 for ever, cut off after 5 steps, is worth 1 / (1 - 0.8) = 5; five steps of it would be worth 3.36.
+    # Reward 1 for ever, cut off after 5 steps, is worth 1 / (1 - 0.8) = 5; five steps of it would
+    # be worth 3.36.
     assert value("Ticking-v0") == pytest.approx(5, rel=0.05)
 
 
@@ -222,7 +268,14 @@ def test_a_termination_does_not():
 
 def test_a_population_learns_to_aim():
     hp = HyperParams(batch_size=64, lr_actor=3e-3, lr_critic=3e-3, expl_noise=0.4)
-    config = replace(TINY, env_id="probes:Aim-v0", evo_steps=500, max_steps=2000, eval_episodes=20, confirm_episodes=50)
+    config = replace(
+        TINY,
+        env_id="probes:Aim-v0",
+        evo_steps=500,
+        max_steps=2000,
+        eval_episodes=20,
+        confirm_episodes=50,
+    )
     config = replace(config, target=-0.05)
     result, _ = run(config, size=2, hp=hp)
     assert result.confirmed >= -0.05
@@ -259,7 +312,10 @@ def test_no_global_generator_is_read_or_moved():
     np.random.seed(1)
     states = torch.get_rng_state(), np.random.get_state()[1].tolist()
     first, _ = run()
-    assert torch.equal(torch.get_rng_state(), states[0]) and np.random.get_state()[1].tolist() == states[1]
+    assert (
+        torch.equal(torch.get_rng_state(), states[0])
+        and np.random.get_state()[1].tolist() == states[1]
+    )
     torch.manual_seed(2)
     assert text(run()[0]) == text(first)
 
@@ -286,7 +342,13 @@ def test_a_members_slice_depends_on_its_arguments_alone():
 def test_train_leaves_the_first_population_as_it_was():
     population, memory = setup()
     before = [flat(agent.state()) for agent in population]
-    train(population, memory, TournamentSelection(2, True, 3), Mutations(), replace(TINY, max_steps=60))
+    train(
+        population,
+        memory,
+        TournamentSelection(2, True, 3),
+        Mutations(),
+        replace(TINY, max_steps=60),
+    )
     assert [flat(agent.state()) for agent in population] == before
 
 
@@ -313,7 +375,9 @@ def test_transitions_are_merged_step_by_step_and_member_by_member(monkeypatch):
 def test_a_full_memory_forgets_all_members_evenly():
     _, memory = run(replace(TINY, max_steps=30), capacity=15)
     owners = [set(memory.latest(15)["obs"][slot::3, 0]) for slot in range(3)]
-    assert len(memory) == 15 and memory.counter == 45  # 15 of each member were still there to be merged
+    assert (
+        len(memory) == 15 and memory.counter == 45
+    )  # 15 of each member were still there to be merged
     assert not owners[0] & owners[1] and not owners[1] & owners[2]
 
 
@@ -354,7 +418,9 @@ def test_all_members_of_a_generation_fly_the_same_seeds_and_each_generation_new_
 def fixed_scores(monkeypatch, fitness, confirmed):
     """Evaluations that return given numbers: `fitness` per generation for everybody, `confirmed` per confirmation."""
     fitness = [value for value in fitness for _ in range(3)]
-    confirmed = [value for value in confirmed for _ in range(3)]  # flown in as many parts as there are members
+    confirmed = [
+        value for value in confirmed for _ in range(3)
+    ]  # flown in as many parts as there are members
     flown = []
 
     def fake(agent, env_id, episodes, seed, max_steps=None):
@@ -408,7 +474,11 @@ def test_the_returned_population_is_the_one_that_was_evaluated_last():
     result, _ = run()
     rows = result.history[-3:]
     for agent, row, fitness in zip(result.population, rows, result.fitnesses[-1]):
-        assert (agent.id, agent.mutation, agent.fitness[-1]) == (row["id"], row["mutation"], row["fitness"])
+        assert (agent.id, agent.mutation, agent.fitness[-1]) == (
+            row["id"],
+            row["mutation"],
+            row["fitness"],
+        )
         assert agent.fitness[-1] == fitness and agent.steps == 90 and len(agent.fitness) == 3
 
 
@@ -416,7 +486,9 @@ def test_the_history_tells_every_members_life_and_its_lineage_holds():
     result, _ = run(replace(TINY, max_steps=300))
     generations = [result.history[first : first + 3] for first in range(0, 30, 3)]
     for number, rows in enumerate(generations):
-        assert {row["generation"] for row in rows} == {number} and {row["steps"] for row in rows} == {30 * (number + 1)}
+        assert {row["generation"] for row in rows} == {number} and {
+            row["steps"] for row in rows
+        } == {30 * (number + 1)}
         (elite,) = (row for row in rows if row["elite"])
         assert elite["fitness"] == max(row["fitness"] for row in rows)
     for before, rows in zip(generations, generations[1:]):
@@ -425,8 +497,27 @@ def test_the_history_tells_every_members_life_and_its_lineage_holds():
         assert rows[0]["id"] == next(row["id"] for row in before if row["elite"])
         assert all(row["parent_id"] in ids and row["id"] not in ids for row in rows[1:])
     assert list(result.history[0]) == [
-        *("generation", "id", "parent_id", "mutation", "fitness", "train_return", "steps", "hidden_size", "activation"),
-        *("lr_actor", "lr_critic", "batch_size", "learn_step", "gamma", "reward_scale", "tau", "policy_freq"),
+        *(
+            "generation",
+            "id",
+            "parent_id",
+            "mutation",
+            "fitness",
+            "train_return",
+            "steps",
+            "hidden_size",
+            "activation",
+        ),
+        *(
+            "lr_actor",
+            "lr_critic",
+            "batch_size",
+            "learn_step",
+            "gamma",
+            "reward_scale",
+            "tau",
+            "policy_freq",
+        ),
         *("policy_noise", "noise_clip", "expl_noise", "elite"),
     ]
 
@@ -458,13 +549,21 @@ def test_an_agent_that_diverges_in_the_middle_of_its_slice_stops_there(monkeypat
     population, memory = setup()
     population[1].set_hp(lr_actor=1e30, lr_critic=1e30)
     population[1].train_return = 7.0  # its parent's
-    result = train(population, memory, TournamentSelection(2, True, 3), Mutations(), replace(TINY, max_steps=30))
+    result = train(
+        population,
+        memory,
+        TournamentSelection(2, True, 3),
+        Mutations(),
+        replace(TINY, max_steps=30),
+    )
     assert result.fitnesses[0][1] == -math.inf and all(map(math.isfinite, result.fitnesses[0][::2]))
     assert math.isnan(result.history[1]["train_return"])
     assert len(memory) == 2 * 30 and np.isfinite(memory.latest(60)["action"]).all()
 
 
-def test_an_elite_that_diverges_in_its_confirmation_is_not_confirmed_and_the_run_goes_on(monkeypatch):
+def test_an_elite_that_diverges_in_its_confirmation_is_not_confirmed_and_the_run_goes_on(
+    monkeypatch,
+):
     def fly(agent, env_id, episodes, seed, max_steps):
         if episodes == TINY.eval_episodes:
             return np.full(episodes, 1.0 + len(agent.fitness))
@@ -475,7 +574,9 @@ def test_an_elite_that_diverges_in_its_confirmation_is_not_confirmed_and_the_run
     monkeypatch.setattr("tinyevo.train.evaluate", fly)
     seen = []
     population, memory = setup()
-    config = replace(TINY, max_steps=2 * TINY.evo_steps, confirm_episodes=3 * (TINY.eval_episodes + 1))
+    config = replace(
+        TINY, max_steps=2 * TINY.evo_steps, confirm_episodes=3 * (TINY.eval_episodes + 1)
+    )
     tell = lambda result: seen.append((result.elite.id, result.confirmed))  # noqa: E731
     train(population, memory, TournamentSelection(2, True, 3), Mutations(), config, None, tell)
     assert [confirmed for _, confirmed in seen] == [-math.inf, 5.0]
@@ -485,7 +586,13 @@ def test_an_elite_that_diverges_in_its_confirmation_is_not_confirmed_and_the_run
 def test_a_population_of_another_size_than_the_tournament_makes_is_refused(size):
     population, memory = setup()
     with pytest.raises(ValueError, match=f"{size} agents are given, but the tournament makes 3"):
-        train([*population, *population][:size], memory, TournamentSelection(2, True, 3), Mutations(), TINY)
+        train(
+            [*population, *population][:size],
+            memory,
+            TournamentSelection(2, True, 3),
+            Mutations(),
+            TINY,
+        )
 
 
 def test_if_all_diverge_the_run_says_so():
@@ -499,7 +606,9 @@ def test_if_all_diverge_the_run_says_so():
 
 def test_a_slice_too_short_for_an_episode_is_warned_of():
     config = replace(TINY, env_id="probes:Ticking-v0", num_envs=8, evo_steps=32, max_steps=32)
-    with pytest.warns(UserWarning, match="flies 4 steps in a generation, but an episode may take 5"):
+    with pytest.warns(
+        UserWarning, match="flies 4 steps in a generation, but an episode may take 5"
+    ):
         run(config)
 
 
@@ -536,5 +645,7 @@ def test_a_run_on_cuda():
     spaces = env.observation_space, env.action_space
     population = create_population(2, *spaces, SMALL, hidden_size=(8,), device="cuda")
     memory = ReplayBuffer(100, *spaces, "cuda")
-    result = train(population, memory, TournamentSelection(2, True, 2), Mutations(node_bounds=(4, 16)), TINY)
+    result = train(
+        population, memory, TournamentSelection(2, True, 2), Mutations(node_bounds=(4, 16)), TINY
+    )
     assert result.elite.device.type == "cuda" and len(result.history) == 6

@@ -18,7 +18,8 @@ from tinyevo.evaluate import evaluate
 from tinyevo.mutation import Mutations, RLParameter
 from tinyevo.td3 import TD3
 
-TORCH = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"  # torch's MemoryError, shortened
+# Torch's MemoryError, shortened
+TORCH = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
 WRITTEN = {"config.json", "elite.pt", "evolution.png", "history.csv", "lander.gif", "population.pt"}
 
 
@@ -32,7 +33,9 @@ def quick(tmp_path_factory):
 def test_quick_writes_every_file_into_a_numbered_folder(quick):
     folder, done = quick
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "", "off a terminal there is no progress bar, and a good run warns of nothing"
+    assert done.stderr == "", (
+        "off a terminal there is no progress bar, and a good run warns of nothing"
+    )
     names = {path.name for path in (folder / "runs" / "001").iterdir()}
     assert names == {
         "config.json",
@@ -71,7 +74,8 @@ def test_the_settings_are_printed_and_written(quick):
 def test_a_table_for_each_generation_has_a_line_for_each_member(quick):
     _, done = quick
     tables = re.findall(
-        r"generation (\d+)\n.*?id +from +mutation.*\n((?:.*\n){4})best confirmed: agent \d+", done.stdout
+        r"generation (\d+)\n.*?id +from +mutation.*\n((?:.*\n){4})best confirmed: agent \d+",
+        done.stdout,
     )
     assert [number for number, _ in tables] == ["0", "1", "2"]
     assert all(sum(line.startswith("*") for line in lines.splitlines()) == 1 for _, lines in tables)
@@ -148,11 +152,28 @@ def test_a_seed_is_read_to_the_last_digit():
 
 def test_flags_win_over_quick_and_folders_are_numbered_on(tmp_path):
     (tmp_path / "runs" / "007").mkdir(parents=True)
-    done = run(tmp_path, *SMALL, "--env", "probes:Aim-v0", "--num-envs", "4", "--seed", "5", "--target=-1e6")
+    done = run(
+        tmp_path,
+        *SMALL,
+        "--env",
+        "probes:Aim-v0",
+        "--num-envs",
+        "4",
+        "--seed",
+        "5",
+        "--target=-1e6",
+    )
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "runs/008/config.json").read_text())["config"]
-    assert (config["max_steps"], config["num_envs"], config["seed"], config["eval_steps"]) == (240, 4, 5, 200)
-    assert len((tmp_path / "runs/008/history.csv").read_text().splitlines()) == 1 + 4, "the target ends the run"
+    assert (config["max_steps"], config["num_envs"], config["seed"], config["eval_steps"]) == (
+        240,
+        4,
+        5,
+        200,
+    )
+    assert len((tmp_path / "runs/008/history.csv").read_text().splitlines()) == 1 + 4, (
+        "the target ends the run"
+    )
     assert not (tmp_path / "runs/008/lander.gif").exists()
 
 
@@ -164,7 +185,9 @@ def test_flags_win_over_quick_and_folders_are_numbered_on(tmp_path):
         ("batch_size", RLParameter(8, 512), "batch_size must be"),
     ],
 )
-def test_a_search_space_that_leads_nowhere_is_refused_at_once(tmp_path, monkeypatch, capsys, name, space, words):
+def test_a_search_space_that_leads_nowhere_is_refused_at_once(
+    tmp_path, monkeypatch, capsys, name, space, words
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train_lunar, "MUTATIONS", Mutations(hp_space={name: space}))
     with pytest.raises(SystemExit, match="2"):
@@ -172,8 +195,12 @@ def test_a_search_space_that_leads_nowhere_is_refused_at_once(tmp_path, monkeypa
     assert words in capsys.readouterr().err and os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("error", [MemoryError("no more"), torch.OutOfMemoryError("no more"), RuntimeError(TORCH)])
-def test_memory_that_runs_out_is_answered_with_one_line_whoever_asked_for_it(tmp_path, monkeypatch, capsys, error):
+@pytest.mark.parametrize(
+    "error", [MemoryError("no more"), torch.OutOfMemoryError("no more"), RuntimeError(TORCH)]
+)
+def test_memory_that_runs_out_is_answered_with_one_line_whoever_asked_for_it(
+    tmp_path, monkeypatch, capsys, error
+):
     assert stopped_by(error, tmp_path, monkeypatch) == 1
     errors = capsys.readouterr().err
     assert errors.startswith(f"stopped: {error}; go on with: python ") and errors.count("\n") == 1
@@ -199,14 +226,27 @@ def stopped_by(error, folder, monkeypatch):
 
 def test_a_mistake_ends_the_process_with_status_2_too(tmp_path):
     done = run(tmp_path, "--env", "LunarLanderContinuous-v2")
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and os.listdir(tmp_path) == []
+    assert (
+        done.returncode == 2 and len(done.stderr.splitlines()) == 1 and os.listdir(tmp_path) == []
+    )
 
 
 def test_help_shows_every_flag_and_its_default(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="0"):
         call(monkeypatch, "--help")
     text = capsys.readouterr().out
-    flags = ["env", "seed", "device", "workers", "pop-size", "num-envs", "max-steps", "evo-steps", "target", "out"]
+    flags = [
+        "env",
+        "seed",
+        "device",
+        "workers",
+        "pop-size",
+        "num-envs",
+        "max-steps",
+        "evo-steps",
+        "target",
+        "out",
+    ]
     flags += ["resume", "no-gif", "quick"]
     for flag in flags:
         assert re.search(rf"--{flag}\b[^-]*?\(default:", text, re.S), flag

@@ -54,7 +54,9 @@ def source(name, nodoc=False):
     node = ast.parse(text)
     for part in symbol.split("."):
         node = next(child for child in node.body if names_of(child) == part)
-    first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
+    first = min(
+        [node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))]
+    )
     lines = text.splitlines()[first - 1 : node.end_lineno]
     if nodoc and ast.get_docstring(node) is not None:
         doc = node.body[0]
@@ -74,7 +76,10 @@ def wrong_quotes(text):
     wrong = []
     for kind, body in blocks(text):
         for word in kind:
-            if word.startswith("quote=") and source(word.removeprefix("quote="), "nodoc" in kind) != body:
+            if (
+                word.startswith("quote=")
+                and source(word.removeprefix("quote="), "nodoc" in kind) != body
+            ):
                 wrong.append(word)
     return wrong
 
@@ -125,7 +130,12 @@ def known_names():
             for attribute in ("name", "id", "attr", "arg", "module"):
                 value = getattr(node, attribute, None)
                 names |= set(value.split(".")) if isinstance(value, str) else set()
-            if path in code and isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 40:
+            if (
+                path in code
+                and isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and len(node.value) < 40
+            ):
                 names |= set(re.findall(r"\w+", node.value))
     return names
 
@@ -135,8 +145,20 @@ def unknown_names(text):
     prose, names, unknown = BLOCK.sub("", text), known_names(), []
     for span in re.findall(r"`([^`\n]+)`", prose):
         if re.fullmatch(r"[\w./-]+\.(py|md|csv|json|png|gif|pt|toml|patch)", span):
-            files = {"elite.pt", "population.pt", "history.csv", "config.json", "lander.gif", "evolution.png"}
-            places = (ROOT / span, ROOT / "tinyevo" / span, ROOT / "tests" / span, ROOT / "benchmarks" / span)
+            files = {
+                "elite.pt",
+                "population.pt",
+                "history.csv",
+                "config.json",
+                "lander.gif",
+                "evolution.png",
+            }
+            places = (
+                ROOT / span,
+                ROOT / "tinyevo" / span,
+                ROOT / "tests" / span,
+                ROOT / "benchmarks" / span,
+            )
             if Path(span).name not in files and not any(path.exists() for path in places):
                 unknown.append(span)
         elif re.fullmatch(r"[A-Za-z_][\w.]*(\(.*\))?", span):
@@ -159,7 +181,11 @@ def diagram_arrows(text):
 def wrong_settings(text):
     """Rows of the settings' tables that the code does not read so, and settings that no table has."""
     script = importlib.import_module("train_lunar")
-    objects = {"TrainConfig": script.CONFIG, "HyperParams": script.HP, "TournamentSelection": script.TOURNAMENT}
+    objects = {
+        "TrainConfig": script.CONFIG,
+        "HyperParams": script.HP,
+        "TournamentSelection": script.TOURNAMENT,
+    }
     objects |= {"Mutations": script.MUTATIONS}
     wrong, seen = [], set()
     for title, rows in re.findall(r"^\*\*`(\w+)`\*\*.*\n(?:.+\n)*\n((?:\|.*\n)+)", text, re.M):
@@ -171,7 +197,9 @@ def wrong_settings(text):
                 actual = ", ".join(actual)
             if str(actual).replace("'", "") != value:
                 wrong.append(f"{title}.{name} is {actual}, not {value}")
-    every = {(title, field.name) for title, settings in objects.items() for field in fields(settings)}
+    every = {
+        (title, field.name) for title, settings in objects.items() for field in fields(settings)
+    }
     return wrong + [f"{title}.{name} is in no table" for title, name in sorted(every - seen)]
 
 
@@ -210,10 +238,14 @@ def test_every_setting_is_in_a_table_with_the_value_that_the_script_has():
 
 def copies():
     """The blocks that run on a copied module."""
-    return [(kind, body) for kind, body in blocks(TEXT) if len(kind) > 1 and kind[1].startswith("copy=")]
+    return [
+        (kind, body) for kind, body in blocks(TEXT) if len(kind) > 1 and kind[1].startswith("copy=")
+    ]
 
 
-@pytest.mark.parametrize("kind, body", copies(), ids=lambda value: value[1] if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    "kind, body", copies(), ids=lambda value: value[1] if isinstance(value, list) else ""
+)
 def test_a_copied_module_works_with_the_files_that_are_named(tmp_path, kind, body):
     files = kind[1].removeprefix("copy=").split(",")
     folder = tmp_path if len(files) == 1 else tmp_path / "tinyevo"
@@ -221,7 +253,11 @@ def test_a_copied_module_works_with_the_files_that_are_named(tmp_path, kind, bod
     for name in files:
         (folder / name).write_text((ROOT / "tinyevo" / name).read_text())
     done = subprocess.run(
-        [sys.executable, "-c", body], cwd=tmp_path, capture_output=True, text=True, env={"PATH": os.environ["PATH"]}
+        [sys.executable, "-c", body],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"]},
     )
     assert done.returncode == 0, done.stderr
 
@@ -240,7 +276,9 @@ def test_every_module_and_its_tests_are_linked():
 
 
 def test_a_changed_quote_is_noticed():
-    good = f"```python quote=tinyevo.noise:GaussianNoise\n{source('tinyevo.noise:GaussianNoise')}```\n"
+    good = (
+        f"```python quote=tinyevo.noise:GaussianNoise\n{source('tinyevo.noise:GaussianNoise')}```\n"
+    )
     assert wrong_quotes(good) == []
     assert wrong_quotes(good.replace("sigma", "sgima")) == ["quote=tinyevo.noise:GaussianNoise"]
     with pytest.raises(StopIteration):
@@ -250,15 +288,21 @@ def test_a_changed_quote_is_noticed():
 def test_a_wrong_output_is_noticed(tmp_path):
     text = "```python run\nprint(6 * 7)\n```\n\n```text output\n{}\n```\n"
     assert [printed == said for _, printed, said in run_blocks(text.format(42), tmp_path)] == [True]
-    assert [printed == said for _, printed, said in run_blocks(text.format(43), tmp_path)] == [False]
+    assert [printed == said for _, printed, said in run_blocks(text.format(43), tmp_path)] == [
+        False
+    ]
     with pytest.raises(ZeroDivisionError):
         list(run_blocks("```python run\n1 / 0\n```\n", tmp_path))
 
 
 def test_what_cannot_be_pasted_into_a_prompt_is_noticed(tmp_path):
     text = "```python run\nfor number in range(2):\n    {}\n{}print(number)\n```\n\n```text output\n1\n```\n"
-    assert [printed == said for _, printed, said in run_blocks(text.format("pass", "\n"), tmp_path)] == [True]
-    assert [printed == said for _, printed, said in run_blocks(text.format("number", "\n"), tmp_path)] == [False]
+    assert [
+        printed == said for _, printed, said in run_blocks(text.format("pass", "\n"), tmp_path)
+    ] == [True]
+    assert [
+        printed == said for _, printed, said in run_blocks(text.format("number", "\n"), tmp_path)
+    ] == [False]
     with pytest.raises(SyntaxError):
         list(run_blocks(text.format("pass", ""), tmp_path))
 
@@ -281,8 +325,12 @@ def test_a_wrong_arrow_is_noticed():
 
 
 def test_a_wrong_setting_is_noticed():
-    found = wrong_settings("**`HyperParams`**\n\n| name | value | what |\n|---|---|---|\n| `gamma` | `0.98` | x |\n")
-    assert "HyperParams.gamma is 0.99, not 0.98" in found and "HyperParams.tau is in no table" in found
+    found = wrong_settings(
+        "**`HyperParams`**\n\n| name | value | what |\n|---|---|---|\n| `gamma` | `0.98` | x |\n"
+    )
+    assert (
+        "HyperParams.gamma is 0.99, not 0.98" in found and "HyperParams.tau is in no table" in found
+    )
     assert "HyperParams.gamma is in no table" not in found
 
 

@@ -15,7 +15,9 @@ import torch
 
 from tinyevo.workers import every_second, report_steps, run_tasks, worker_pool
 
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="looks at processes through /proc"
+)
 
 
 def running(pid):
@@ -67,7 +69,9 @@ def test_a_pool_ends_no_other_process():
     bystander.join()
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the one C library that has to be asked")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="the one C library that has to be asked"
+)
 @needs_proc
 def test_memory_that_a_task_no_longer_needs_goes_back_to_the_system():
     def occupied():
@@ -143,7 +147,9 @@ if __name__ == "__main__":
 @needs_proc
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     (tmp_path / "parent.py").write_text(PARENT)
-    parent = subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "parent.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
     workers = [int(pid) for pid in parent.stdout.readline().split()]
     assert len(workers) == 2 and all(map(running, workers))
     parent.send_signal(signal.SIGKILL)

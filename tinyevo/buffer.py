@@ -38,7 +38,9 @@ class ReplayBuffer:
 
     def __init__(self, capacity, observation_space, action_space, device="cpu"):
         if type(capacity) is not int or capacity < 1:
-            raise ValueError(f"the memory's capacity must be a whole number of at least 1, not {capacity!r}")
+            raise ValueError(
+                f"the memory's capacity must be a whole number of at least 1, not {capacity!r}"
+            )
         record = [
             ("obs", observation_space.dtype, observation_space.shape),
             ("action", action_space.dtype, action_space.shape),
@@ -81,7 +83,9 @@ class ReplayBuffer:
 
     def state(self):
         """Everything in it, copied as plain data; `ReplayBuffer.from_state` is the way back."""
-        rows = self.storage[: len(self)]  # in the ring's own order, which decides what a seed samples
+        rows = self.storage[
+            : len(self)
+        ]  # in the ring's own order, which decides what a seed samples
         records = {name: torch.from_numpy(rows[name].copy()) for name in rows.dtype.names}
         return {"capacity": len(self.storage), "counter": self.counter, "records": records}
 

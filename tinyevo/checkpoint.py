@@ -46,9 +46,13 @@ def loads(data):
         raise ValueError("it is damaged, or not a tinyevo checkpoint")
     content = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
     tensors = content["tensors"]
-    outline = json.loads(content["json"], object_hook=lambda item: tensors[item[TENSOR]] if TENSOR in item else item)
+    outline = json.loads(
+        content["json"], object_hook=lambda item: tensors[item[TENSOR]] if TENSOR in item else item
+    )
     if outline["format"] != FORMAT:
-        raise ValueError(f"its format is {outline['format']!r}, this version of tinyevo reads {FORMAT!r}")
+        raise ValueError(
+            f"its format is {outline['format']!r}, this version of tinyevo reads {FORMAT!r}"
+        )
     return outline["state"]
 
 

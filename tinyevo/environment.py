@@ -38,7 +38,9 @@ class Guarded(gym.Wrapper):
             raise self._failure(f"raised {error!r}") from error
         with np.errstate(over="ignore"):
             for name, value in zip(parts, answer):
-                if not np.isfinite(np.asarray(value, np.float32)).all():  # as memory and networks hold it
+                if not np.isfinite(
+                    np.asarray(value, np.float32)
+                ).all():  # as memory and networks hold it
                     raise self._failure(f"returned the {name} {value}")
         return answer
 

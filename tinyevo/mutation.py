@@ -37,10 +37,22 @@ class RLParameter:
 
     def __post_init__(self):
         numbers = (self.min, self.max, self.shrink_factor, self.grow_factor)
-        numeric = self.dtype in (int, float) and all(type(number) in (int, float) for number in numbers)
-        ordered = numeric and -math.inf < self.min <= self.max < math.inf and self.shrink_factor < 1 < self.grow_factor
-        if not ordered or self.shrink_factor <= 0 or (self.dtype is int and (self.min % 1 or self.max % 1)):
-            raise ValueError(f"a range needs min <= max (whole if int), shrink < 1 < grow, int or float, not {self}")
+        numeric = self.dtype in (int, float) and all(
+            type(number) in (int, float) for number in numbers
+        )
+        ordered = (
+            numeric
+            and -math.inf < self.min <= self.max < math.inf
+            and self.shrink_factor < 1 < self.grow_factor
+        )
+        if (
+            not ordered
+            or self.shrink_factor <= 0
+            or (self.dtype is int and (self.min % 1 or self.max % 1))
+        ):
+            raise ValueError(
+                f"a range needs min <= max (whole if int), shrink < 1 < grow, int or float, not {self}"
+            )
 
     def mutate(self, value, rng):
         """`value` times one of the factors, within the bounds; the same value only if it can move neither way."""
@@ -99,18 +111,33 @@ class Mutations:
             value, most = getattr(self, name), 1 if name in shares else 1e9
             if type(value) not in (int, float) or not 0 <= value <= most:
                 raise ValueError(f"{name} must be a number from 0 to {most:g}, not {value!r}")
-        if self.no_mutation + self.architecture + self.parameters + self.activation + self.rl_hp == 0:
-            raise ValueError("the weights of all kinds of mutation are 0: raise one, no_mutation for example")
+        if (
+            self.no_mutation + self.architecture + self.parameters + self.activation + self.rl_hp
+            == 0
+        ):
+            raise ValueError(
+                "the weights of all kinds of mutation are 0: raise one, no_mutation for example"
+            )
         if self.mutated_share == 0 or self.super_prob + self.reset_prob > 1:
-            raise ValueError("mutated_share must be above 0, and super_prob and reset_prob together at most 1")
+            raise ValueError(
+                "mutated_share must be above 0, and super_prob and reset_prob together at most 1"
+            )
         for name, length in (("layer_bounds", 2), ("node_bounds", 2), ("node_steps", 0)):
             sizes = getattr(self, name)
-            whole = isinstance(sizes, (tuple, list)) and all(type(size) is int and size >= 1 for size in sizes)
+            whole = isinstance(sizes, (tuple, list)) and all(
+                type(size) is int and size >= 1 for size in sizes
+            )
             if not whole or not sizes or (length and (len(sizes) != length or sizes[0] > sizes[1])):
-                raise ValueError(f"{name} must be whole numbers of at least 1, a bound before a larger, not {sizes!r}")
+                raise ValueError(
+                    f"{name} must be whole numbers of at least 1, a bound before a larger, not {sizes!r}"
+                )
         space = self.hp_space.values() if isinstance(self.hp_space, dict) else [None]
-        if not all(isinstance(limits, RLParameter) for limits in space) or isinstance(self.activations, str):
-            raise ValueError("hp_space must be a dict of RLParameters by name, activations a tuple of names")
+        if not all(isinstance(limits, RLParameter) for limits in space) or isinstance(
+            self.activations, str
+        ):
+            raise ValueError(
+                "hp_space must be a dict of RLParameters by name, activations a tuple of names"
+            )
 
     def mutation(self, population, rng):
         """Mutate the agents of `population` in place, drawing with the `numpy.random.Generator` `rng`; returns them."""
@@ -145,7 +172,9 @@ class Mutations:
             return None
         name, *where = edits[rng.integers(len(edits))]
         arguments = (*where, rng) if where else ()  # an edit of depth draws nothing
-        edited = {key: getattr(network, name)(*arguments) for key, network in agent.networks.items()}
+        edited = {
+            key: getattr(network, name)(*arguments) for key, network in agent.networks.items()
+        }
         agent.set_networks(**edited)
         new = next(iter(edited.values())).config.hidden_size
         return f"architecture {'x'.join(map(str, old))} -> {'x'.join(map(str, new))}"
@@ -159,7 +188,10 @@ class Mutations:
         if len(hidden_size) > shallowest:
             depth.append(("remove_layer",))
         for layer, nodes in enumerate(hidden_size):
-            width += [("add_nodes", layer, min(n, widest - nodes)), ("remove_nodes", layer, min(n, nodes - narrowest))]
+            width += [
+                ("add_nodes", layer, min(n, widest - nodes)),
+                ("remove_nodes", layer, min(n, nodes - narrowest)),
+            ]
         return depth, [edit for edit in width if edit[2] > 0]
 
     @torch.no_grad()
@@ -173,13 +205,21 @@ class Mutations:
         changed = 0
         for weight in policy.weights:
             count = rng.integers(1, math.ceil(self.mutated_share * weight.numel()), endpoint=True)
-            entries = torch.as_tensor(rng.choice(weight.numel(), size=count, replace=False), device=weight.device)
+            entries = torch.as_tensor(
+                rng.choice(weight.numel(), size=count, replace=False), device=weight.device
+            )
             old = weight.view(-1)[entries]
             normal = torch.as_tensor(rng.standard_normal(count)).to(old)
             band = torch.as_tensor(rng.random(count))  # float64, which not every device has
             new = old + self.mutation_sd * old.abs() * normal
-            new = torch.where((band < self.super_prob + self.reset_prob).to(old.device), normal, new)
-            new = torch.where((band < self.super_prob).to(old.device), old + self.super_sd * old.abs() * normal, new)
+            new = torch.where(
+                (band < self.super_prob + self.reset_prob).to(old.device), normal, new
+            )
+            new = torch.where(
+                (band < self.super_prob).to(old.device),
+                old + self.super_sd * old.abs() * normal,
+                new,
+            )
             weight.view(-1)[entries] = new
             changed += int((new != old).sum())
         if changed == 0:
@@ -194,7 +234,9 @@ class Mutations:
         if not others:
             return None
         new = others[rng.integers(len(others))]
-        agent.set_networks(**{name: network.change_activation(new) for name, network in agent.networks.items()})
+        agent.set_networks(
+            **{name: network.change_activation(new) for name, network in agent.networks.items()}
+        )
         return f"activation {old} -> {new}"
 
     def _mutate_hp(self, agent, rng):
@@ -204,5 +246,9 @@ class Mutations:
             new = self.hp_space[name].mutate(old, rng)
             if new != old:
                 agent.set_hp(**{str(name): new})
-                return f"{name} {old:.3g} -> {new:.3g}" if isinstance(new, float) else f"{name} {old} -> {new}"
+                return (
+                    f"{name} {old:.3g} -> {new:.3g}"
+                    if isinstance(new, float)
+                    else f"{name} {old} -> {new}"
+                )
         return None

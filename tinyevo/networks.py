@@ -35,14 +35,20 @@ class MLPConfig:
 
     def __post_init__(self):
         if not isinstance(self.hidden_size, (tuple, list)):
-            raise ValueError(f"hidden_size must be a tuple, such as (64, 64), not {self.hidden_size!r}")
+            raise ValueError(
+                f"hidden_size must be a tuple, such as (64, 64), not {self.hidden_size!r}"
+            )
         object.__setattr__(self, "hidden_size", tuple(self.hidden_size))
         sizes = [self.num_inputs, *self.hidden_size, self.num_outputs, self.ensemble_size]
         if not self.hidden_size or not all(type(size) is int and size >= 1 for size in sizes):
-            raise ValueError(f"a network needs a hidden layer or more, and whole sizes from 1 up, not {asdict(self)}")
+            raise ValueError(
+                f"a network needs a hidden layer or more, and whole sizes from 1 up, not {asdict(self)}"
+            )
         for name in (self.activation, self.output_activation or self.activation):
             if name not in ACTIVATIONS:
-                raise ValueError(f"unknown activation {name!r}, choose from {', '.join(ACTIVATIONS)}")
+                raise ValueError(
+                    f"unknown activation {name!r}, choose from {', '.join(ACTIVATIONS)}"
+                )
 
 
 class EvolvableMLP(nn.Module):
@@ -69,7 +75,9 @@ class EvolvableMLP(nn.Module):
         generator=None,
     ):
         super().__init__()
-        self.config = MLPConfig(num_inputs, num_outputs, hidden_size, activation, output_activation, ensemble_size)
+        self.config = MLPConfig(
+            num_inputs, num_outputs, hidden_size, activation, output_activation, ensemble_size
+        )
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         sizes = [num_inputs, *self.config.hidden_size, num_outputs]
         for fan_in, fan_out in zip(sizes, sizes[1:]):
@@ -86,7 +94,9 @@ class EvolvableMLP(nn.Module):
         """
         hidden = ACTIVATIONS[self.config.activation]
         output = ACTIVATIONS.get(self.config.output_activation)
-        layers = [(w[:1], b[:1]) if first_only else (w, b) for w, b in zip(self.weights, self.biases)]
+        layers = [
+            (w[:1], b[:1]) if first_only else (w, b) for w, b in zip(self.weights, self.biases)
+        ]
         x = x.expand(len(layers[0][0]), -1, -1)  # (ensemble, batch, num_inputs), not copied
         for layer, (weight, bias) in enumerate(layers):
             x = torch.baddbmm(bias, x, weight)  # bias + x @ weight, for each of the ensemble
@@ -106,7 +116,9 @@ class EvolvableMLP(nn.Module):
         """
         width = self.config.hidden_size[-1]
         config = replace(self.config, hidden_size=(*self.config.hidden_size, width))
-        identity = torch.eye(width, device=self.weights[-1].device).repeat(self.config.ensemble_size, 1, 1)
+        identity = torch.eye(width, device=self.weights[-1].device).repeat(
+            self.config.ensemble_size, 1, 1
+        )
         weights, biases = list(self.weights), list(self.biases)
         weights.insert(-1, identity)
         biases.insert(-1, torch.zeros_like(identity[:, :1]))

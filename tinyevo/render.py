@@ -69,7 +69,9 @@ def plot_evolution(history, path):
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("the picture of evolution needs matplotlib: pip install matplotlib") from error
+        raise ImportError(
+            "the picture of evolution needs matplotlib: pip install matplotlib"
+        ) from error
 
     members = {(row["generation"], row["id"]): row for row in history}
     births = [(_parent(row, members), row) for row in history if row["generation"] > 0]
@@ -77,11 +79,15 @@ def plot_evolution(history, path):
     while descent[0]["generation"] > 0:
         descent.insert(0, _parent(descent[0], members))
     columns = list(history[0])
-    numbers = columns[columns.index("activation") + 1 : columns.index("elite")]  # the hyper-parameters
+    numbers = columns[
+        columns.index("activation") + 1 : columns.index("elite")
+    ]  # the hyper-parameters
     names = ["hidden nodes"] + [name for name in numbers if len({row[name] for row in history}) > 1]
 
     figure = Figure(figsize=(13, 12), layout="constrained")
-    panels = figure.subplot_mosaic([["fitness"] * len(names), ["tree"] * len(names), names], height_ratios=[3, 4, 2.5])
+    panels = figure.subplot_mosaic(
+        [["fitness"] * len(names), ["tree"] * len(names), names], height_ratios=[3, 4, 2.5]
+    )
     for name in ("fitness", *names):
         _plot_number(panels[name], name, history, births, descent)
     _plot_family_tree(panels["tree"], history, births, descent)
@@ -121,15 +127,24 @@ def _plot_family_tree(axes, history, births, descent):
     axes.plot(*zip(*map(at, descent)), **DESCENT)
     for parent, child in births:
         kind = child["mutation"].split()[0]
-        axes.plot(*zip(at(parent), at(child)), color=KINDS.get(kind, KINDS["hyper-parameter"]), linewidth=1.8, zorder=1)
-    named = history if history[-1]["generation"] <= 8 else descent  # all mutations, if there is room
+        axes.plot(
+            *zip(at(parent), at(child)),
+            color=KINDS.get(kind, KINDS["hyper-parameter"]),
+            linewidth=1.8,
+            zorder=1,
+        )
+    named = (
+        history if history[-1]["generation"] <= 8 else descent
+    )  # all mutations, if there is room
     for row in named:
         if row["mutation"] not in ("none", "elite"):
             x, y = at(row)
             text = row["mutation"].replace(" ", "\n", 1)
             axes.text(x, y - 0.2, text, fontsize=7, ha="center", va="top", bbox=LABEL, zorder=2)
     fitness = [row["fitness"] for row in history]
-    dots = axes.scatter(*zip(*map(at, history)), c=fitness, s=230, cmap="RdYlGn", edgecolors="0.3", zorder=3)
+    dots = axes.scatter(
+        *zip(*map(at, history)), c=fitness, s=230, cmap="RdYlGn", edgecolors="0.3", zorder=3
+    )
     axes.figure.colorbar(dots, ax=axes, label="fitness", pad=0.01, aspect=30)
     for row in history:
         axes.text(*at(row), row["id"], fontsize=7, ha="center", va="center", zorder=4)
@@ -137,6 +152,8 @@ def _plot_family_tree(axes, history, births, descent):
         axes.plot([], [], color=color, linewidth=1.8, label=kind)
     axes.plot([], [], **DESCENT, label="descent of the last elite")
     axes.legend(ncols=len(KINDS) + 1, loc="upper center", bbox_to_anchor=(0.5, 0), frameon=False)
-    axes.set_title("family tree: a column for each generation, the fittest on top; an edge's colour is what mutated")
+    axes.set_title(
+        "family tree: a column for each generation, the fittest on top; an edge's colour is what mutated"
+    )
     axes.set_ylim(0.5 - size, 0.3)
     axes.set_axis_off()

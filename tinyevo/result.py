@@ -22,7 +22,9 @@ class TrainResult:
 
     population: list  # as evaluated in that generation
     memory: ReplayBuffer
-    settings: dict = field(default_factory=dict)  # plain data that is to be kept with it, such as its configuration
+    settings: dict = field(
+        default_factory=dict
+    )  # plain data that is to be kept with it, such as its configuration
     steps: int = 0  # environment steps of each member
     elite: TD3 | None = None  # the best confirmed agent
     confirmed: float = -math.inf  # its mean return over the episodes that confirmed it
@@ -31,7 +33,10 @@ class TrainResult:
 
     def save_checkpoint(self, path):
         """Write all of it to a file, whole or not at all."""
-        state = vars(self) | {"memory": self.memory.state(), "elite": self.elite and self.elite.state()}
+        state = vars(self) | {
+            "memory": self.memory.state(),
+            "elite": self.elite and self.elite.state(),
+        }
         checkpoint.save(state | {"population": [agent.state() for agent in self.population]}, path)
 
     @classmethod

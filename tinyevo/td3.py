@@ -32,7 +32,9 @@ class HyperParams:
     batch_size: int = 128  # transitions in one update
     learn_step: int = 1  # environment steps for each update
     gamma: float = 0.99  # discount of the future, per environment step
-    reward_scale: float = 1.0  # the critics learn of rewards times this; what is best does not depend on it
+    reward_scale: float = (
+        1.0  # the critics learn of rewards times this; what is best does not depend on it
+    )
     tau: float = 0.005  # share of the way that a target moves towards its network
     policy_freq: int = 2  # critic updates for each update of the policy and the targets
     policy_noise: float = 0.2  # target smoothing: standard deviation, in half-ranges of the action
@@ -42,9 +44,17 @@ class HyperParams:
     def __post_init__(self):
         for field in fields(self):
             value, whole = getattr(self, field.name), field.type is int
-            least, most = (1, math.inf) if whole else (0, 1 if field.name in ("gamma", "tau") else math.inf)
-            if type(value) not in (int, field.type) or not least <= value <= most or value == math.inf:
-                raise ValueError(f"{field.name} must be {field.type.__name__} from {least} to {most}, not {value!r}")
+            least, most = (
+                (1, math.inf) if whole else (0, 1 if field.name in ("gamma", "tau") else math.inf)
+            )
+            if (
+                type(value) not in (int, field.type)
+                or not least <= value <= most
+                or value == math.inf
+            ):
+                raise ValueError(
+                    f"{field.name} must be {field.type.__name__} from {least} to {most}, not {value!r}"
+                )
 
 
 class TD3:
@@ -80,9 +90,14 @@ class TD3:
         generator=None,
     ):
         self.observation_space, self.action_space = observation_space, action_space
-        vectors = all(isinstance(space, Box) and len(space.shape) == 1 for space in (observation_space, action_space))
+        vectors = all(
+            isinstance(space, Box) and len(space.shape) == 1
+            for space in (observation_space, action_space)
+        )
         if not vectors or action_space.dtype.kind != "f" or not action_space.is_bounded():
-            raise ValueError(f"TD3 needs vectors, actions with finite bounds, not {observation_space}, {action_space}")
+            raise ValueError(
+                f"TD3 needs vectors, actions with finite bounds, not {observation_space}, {action_space}"
+            )
         self.hp, self.device = hp, torch.device(device)
         self.id, self.parent_id, self.mutation = 0, None, "none"
         self.fitness, self.train_return, self.steps, self.updates = [], math.nan, 0, 0
@@ -104,8 +119,13 @@ class TD3:
         for name, network in networks.items():
             self.networks[name] = network.to(self.device)
             self.targets[name] = copy.deepcopy(network).requires_grad_(False)
-            self.optimizers[name] = Adam(network.parameters(), lr=getattr(self.hp, f"lr_{name}"), fused=True)
-            self.hidden_size, self.activation = network.config.hidden_size, network.config.activation
+            self.optimizers[name] = Adam(
+                network.parameters(), lr=getattr(self.hp, f"lr_{name}"), fused=True
+            )
+            self.hidden_size, self.activation = (
+                network.config.hidden_size,
+                network.config.activation,
+            )
 
     def set_hp(self, **changes):
         """Put new hyper-parameters in force, by name. Networks and the optimisers' moments stay as they are."""
@@ -121,10 +141,17 @@ class TD3:
         FloatingPointError if the policy diverged: an environment may take NaN for an action like any other.
         """
         batch = torch.as_tensor(np.atleast_2d(obs), dtype=torch.float32, device=self.device)
-        action = self._policy(self.networks["actor"], batch).cpu().numpy().astype(self.action_space.dtype)
+        action = (
+            self._policy(self.networks["actor"], batch)
+            .cpu()
+            .numpy()
+            .astype(self.action_space.dtype)
+        )
         if not np.isfinite(action).all():
             raise FloatingPointError("the policy diverged: its action is not finite")
-        action = np.clip(action, self.action_space.low, self.action_space.high)  # rounding may step over an edge
+        action = np.clip(
+            action, self.action_space.low, self.action_space.high
+        )  # rounding may step over an edge
         return action if np.ndim(obs) > 1 else action[0]
 
     def learn(self, batch, generator=None):
@@ -139,14 +166,18 @@ class TD3:
 
         with torch.no_grad():
             # Smooth the target policy: similar actions should have similar values.
-            noise = torch.randn(action.shape, generator=generator, device=self.device) * hp.policy_noise
+            noise = (
+                torch.randn(action.shape, generator=generator, device=self.device) * hp.policy_noise
+            )
             noise = noise.clamp(-hp.noise_clip, hp.noise_clip) * self.half_range
             next_action = self._policy(self.targets["actor"], next_obs) + noise
             next_action = next_action.clamp(self.low, self.high)  # (batch, act_dim)
 
             # Believe the more pessimistic critic; nothing follows a termination.
             q1, q2 = self.targets["critic"](torch.cat([next_obs, next_action], -1))
-            target = hp.reward_scale * reward + hp.gamma * (1 - terminated) * torch.minimum(q1, q2)  # (batch, 1)
+            target = hp.reward_scale * reward + hp.gamma * (1 - terminated) * torch.minimum(
+                q1, q2
+            )  # (batch, 1)
 
         # Move both critics towards the same target.
         q1, q2 = critic(torch.cat([obs, action], -1))  # (batch, 1) each
@@ -162,7 +193,9 @@ class TD3:
             # Let every target follow its network slowly.
             with torch.no_grad():
                 for name, network in self.networks.items():
-                    torch._foreach_lerp_(list(self.targets[name].parameters()), list(network.parameters()), hp.tau)
+                    torch._foreach_lerp_(
+                        list(self.targets[name].parameters()), list(network.parameters()), hp.tau
+                    )
 
         return {name: loss.detach() for name, loss in losses.items()}
 
@@ -179,7 +212,11 @@ class TD3:
 
     def is_finite(self):
         """Whether all its weights are finite. A NaN policy can look fit: LunarLander flies NaN as "engines off"."""
-        return all(torch.isfinite(w).all().item() for network in self.networks.values() for w in network.parameters())
+        return all(
+            torch.isfinite(w).all().item()
+            for network in self.networks.values()
+            for w in network.parameters()
+        )
 
     def clone(self):
         """An agent that is equal in everything, counters and optimiser moments included, and shares nothing."""
@@ -202,7 +239,9 @@ class TD3:
                 "target": self.targets[name].state_dict(),
                 "moments": list(self.optimizers[name].state_dict()["state"].values()),
             }
-        return checkpoint.loads(checkpoint.dumps(state))  # a copy, and proof that a file can hold it
+        return checkpoint.loads(
+            checkpoint.dumps(state)
+        )  # a copy, and proof that a file can hold it
 
     def __reduce__(self):
         # Copied and sent to other processes as bytes, because torch would share tensors with them.
@@ -212,7 +251,9 @@ class TD3:
     def from_state(cls, state, device="cpu"):
         """The agent that `state` describes, on any device; it shares nothing with `state`."""
         state = copy.deepcopy(state)
-        boxes = [Box(low.numpy(), high.numpy(), dtype=low.numpy().dtype) for low, high in state["spaces"]]
+        boxes = [
+            Box(low.numpy(), high.numpy(), dtype=low.numpy().dtype) for low, high in state["spaces"]
+        ]
         agent = cls(*boxes, HyperParams(**state["hp"]), device=device, generator=torch.Generator())
         for name, saved in state["networks"].items():
             network = EvolvableMLP(**saved["config"], generator=torch.Generator())
@@ -220,7 +261,9 @@ class TD3:
             agent.set_networks(**{name: network})
             agent.targets[name].load_state_dict(saved["target"])
             optimizer = agent.optimizers[name]
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(enumerate(saved["moments"]))})
+            optimizer.load_state_dict(
+                {**optimizer.state_dict(), "state": dict(enumerate(saved["moments"]))}
+            )
         for name, value in state["record"].items():
             setattr(agent, name, value)
         return agent

@@ -40,10 +40,16 @@ class TournamentSelection:
         ArithmeticError ("all members diverged") if no member has a finite fitness and finite weights.
         """
         if not population or not all(agent.fitness for agent in population):
-            raise ValueError("selection needs an agent or more, and the fitness of each: evaluate them first")
-        candidates = [agent for agent in population if math.isfinite(agent.fitness[-1]) and agent.is_finite()]
+            raise ValueError(
+                "selection needs an agent or more, and the fitness of each: evaluate them first"
+            )
+        candidates = [
+            agent for agent in population if math.isfinite(agent.fitness[-1]) and agent.is_finite()
+        ]
         if not candidates:
-            raise ArithmeticError("all members diverged: none has finite weights and fitness; try lower learning rates")
+            raise ArithmeticError(
+                "all members diverged: none has finite weights and fitness; try lower learning rates"
+            )
         best = max(candidates, key=lambda agent: agent.fitness[-1])
 
         offspring = []
@@ -60,5 +66,7 @@ class TournamentSelection:
 
     def _winner(self, candidates, rng):
         """The fittest of `tournament_size` distinct rivals, or of all if there are fewer."""
-        rivals = rng.choice(len(candidates), size=min(self.tournament_size, len(candidates)), replace=False)
+        rivals = rng.choice(
+            len(candidates), size=min(self.tournament_size, len(candidates)), replace=False
+        )
         return max((candidates[index] for index in rivals), key=lambda agent: agent.fitness[-1])

@@ -45,18 +45,26 @@ class TrainConfig:
     env_id: str = "LunarLanderContinuous-v3"
     seed: int = 0
     num_envs: int = 8  # environments that a member flies side by side
-    max_steps: int = 1_000_000  # steps of a member in all, rounded down to whole steps of its environments
+    max_steps: int = (
+        1_000_000  # steps of a member in all, rounded down to whole steps of its environments
+    )
     evo_steps: int = 10_000  # steps of a member in one generation, rounded down likewise
-    learning_delay: int = 0  # transitions in the memory before anybody learns; until then actions are random
+    learning_delay: int = (
+        0  # transitions in the memory before anybody learns; until then actions are random
+    )
     memory_size: int = 100_000  # transitions that the shared memory holds
     noise: str = "ou"  # exploration: "ou" or "gaussian", of strength `HyperParams.expl_noise`
     noise_mean: float = 0.0
     noise_theta: float = 0.15  # pull to the mean (ou)
     noise_dt: float = 1.0  # time of one step (ou)
-    train_episode_steps: int | None = None  # limit of a training episode; None is the environment's own
+    train_episode_steps: int | None = (
+        None  # limit of a training episode; None is the environment's own
+    )
     eval_episodes: int = 10  # episodes of which the fitness is the mean
     eval_steps: int | None = None  # limit of an evaluation episode; None is the environment's own
-    confirm_episodes: int = 100  # further episodes that a new best elite must fly; as many give the final score
+    confirm_episodes: int = (
+        100  # further episodes that a new best elite must fly; as many give the final score
+    )
     target: float = 200.0  # confirmed mean return that ends the run
 
     def __post_init__(self):
@@ -134,7 +142,14 @@ def train_member(agent, memory, config, seed, on_steps=lambda steps: None):
 
 
 def train(
-    population, memory, tournament, mutations, config, executor=None, on_generation=lambda result: None, resume=None
+    population,
+    memory,
+    tournament,
+    mutations,
+    config,
+    executor=None,
+    on_generation=lambda result: None,
+    resume=None,
 ):
     """Evolve a population until its best confirmed agent reaches `config.target`, or for `config.max_steps`.
 
@@ -151,12 +166,16 @@ def train(
     resumed, and not on the executor, if torch has one thread here as in the workers (`torch.set_num_threads`).
     """
     if len(population) != tournament.population_size:
-        raise ValueError(f"{len(population)} agents are given, but the tournament makes {tournament.population_size}")
+        raise ValueError(
+            f"{len(population)} agents are given, but the tournament makes {tournament.population_size}"
+        )
     _warn_of_short_slices(config)
     result = resume or TrainResult(population, memory)
     offspring = population
     if result.fitnesses:  # whom its last generation selected follows from the seed
-        _, offspring = tournament.select(population, config.derived_rng(SELECT, len(result.fitnesses) - 1))
+        _, offspring = tournament.select(
+            population, config.derived_rng(SELECT, len(result.fitnesses) - 1)
+        )
     total, done = config.max_steps * len(population), result.steps * len(population)
     bar = tqdm(total=total, initial=done, unit=" steps", unit_scale=True, disable=None)
     with bar, every_second(bar.refresh):
@@ -164,7 +183,9 @@ def train(
             # Let the children differ from their parents.
             generation = len(result.fitnesses)
             if generation > 0:
-                offspring = mutations.mutation(offspring, config.derived_rng(MUTATE, generation - 1))
+                offspring = mutations.mutation(
+                    offspring, config.derived_rng(MUTATE, generation - 1)
+                )
 
             # Let everybody fly and learn, on a seed each, and be evaluated, all on the same episodes.
             steps = min(config.evo_steps, config.max_steps - result.steps)
@@ -177,13 +198,21 @@ def train(
             elite, offspring = tournament.select(members, config.derived_rng(SELECT, generation))
 
             # Share what they experienced, interleaved step by step; nothing of one that diverged.
-            sound = [records for agent, records in zip(members, transitions) if math.isfinite(agent.fitness[-1])]
+            sound = [
+                records
+                for agent, records in zip(members, transitions)
+                if math.isfinite(agent.fitness[-1])
+            ]
             memory.extend(np.stack(sound, axis=1).ravel())
 
             # Confirm the best on episodes that did not select it.
             if elite.fitness[-1] > result.confirmed:
-                parts = np.array_split(range(config.confirm_episodes), len(members))  # the same for any executor
-                seeds = [config.derived_seed(CONFIRM, generation, slot) for slot in range(len(members))]
+                parts = np.array_split(
+                    range(config.confirm_episodes), len(members)
+                )  # the same for any executor
+                seeds = [
+                    config.derived_seed(CONFIRM, generation, slot) for slot in range(len(members))
+                ]
                 tasks = [(elite, config, len(part), seed) for part, seed in zip(parts, seeds)]
                 mean = np.concatenate(run_tasks(_fly_part, tasks, executor, 0, bar.update)).mean()
                 if mean > result.confirmed or result.elite is None:
@@ -194,7 +223,9 @@ def train(
             result.population, result.steps = list(members), result.steps + steps
             result.fitnesses.append([agent.fitness[-1] for agent in members])
             for agent in members:
-                result.history.append({"generation": generation, **member_row(agent), "elite": agent.id == elite.id})
+                result.history.append(
+                    {"generation": generation, **member_row(agent), "elite": agent.id == elite.id}
+                )
             on_generation(result)
     return result
 
@@ -202,10 +233,16 @@ def train(
 def _fly_member(agent, memory, seed, config, evaluation_seed, on_steps):
     """One member's generation, on copies of its own: train it, evaluate it."""
     agent, memory = copy.deepcopy((agent, memory))
-    fitness, records, agent.train_return = -math.inf, None, math.nan  # of one that diverges on the way
+    fitness, records, agent.train_return = (
+        -math.inf,
+        None,
+        math.nan,
+    )  # of one that diverges on the way
     with suppress(FloatingPointError):
         _, records = train_member(agent, memory, config, seed, on_steps)
-        fitness = evaluate(agent, config.env_id, config.eval_episodes, evaluation_seed, config.eval_steps).mean()
+        fitness = evaluate(
+            agent, config.env_id, config.eval_episodes, evaluation_seed, config.eval_steps
+        ).mean()
     agent.fitness.append(float(fitness) if agent.is_finite() else -math.inf)
     return agent, records
 
@@ -222,5 +259,9 @@ def _warn_of_short_slices(config):
         limit = config.train_episode_steps or env.spec.max_episode_steps or 0
     steps = min(config.evo_steps, config.max_steps) // config.num_envs
     if steps < limit:
-        message = f"an environment flies {steps} steps in a generation, but an episode may take {limit}:"
-        warnings.warn(f"{message} long ones are cut off; raise evo_steps or lower num_envs", stacklevel=3)
+        message = (
+            f"an environment flies {steps} steps in a generation, but an episode may take {limit}:"
+        )
+        warnings.warn(
+            f"{message} long ones are cut off; raise evo_steps or lower num_envs", stacklevel=3
+        )

@@ -28,7 +28,9 @@ def worker_pool(workers):
     # Spawned, not forked: a fork copies torch's locks in whatever state its threads left them.
     context = multiprocessing.get_context("spawn")
     flown = context.Value("q", 0)
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(flown,))
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(flown,)
+    )
     pool.flown = flown
     others, writer = set(multiprocessing.active_children()), pool._result_queue._writer
     try:
@@ -63,7 +65,10 @@ def run_tasks(function, tasks, executor, steps, on_steps):
         for future in done:
             future.result()  # raises at once what the task raised
         # The pool notices a dead worker too, but not one that died in the middle of sending its result.
-        if pending and any(worker.exitcode is not None for worker in [*getattr(executor, "_processes", {}).values()]):
+        if pending and any(
+            worker.exitcode is not None
+            for worker in [*getattr(executor, "_processes", {}).values()]
+        ):
             raise BrokenProcessPool("a worker process died")
         now = counter.value if counter else len(done) * steps
         on_steps(now - seen)
@@ -102,7 +107,9 @@ def every_second(act):
         yield
     finally:
         done.set()
-        thread.join(timeout=1)  # an interrupted `act` may have left a lock behind that the thread waits for
+        thread.join(
+            timeout=1
+        )  # an interrupted `act` may have left a lock behind that the thread waits for
 
 
 def _start_worker(flown):
