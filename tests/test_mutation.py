@@ -28,7 +28,7 @@ def only(kind, **arguments):
 
 
 def mutated(mutations, agent, seed=0):
-    return mutations.mutation([agent], np.random.default_rng(seed))[0]
+    return mutations.mutate([agent], np.random.default_rng(seed))[0]
 
 
 def kind_of(text):
@@ -309,7 +309,7 @@ def test_bounds_are_reached_and_never_passed_in_ten_thousand_mutations():
     depths, widths = set(), set()
     for _ in range(10_000):
         before = agent.networks["actor"].hidden_size
-        mutations.mutation([agent], rng)
+        mutations.mutate([agent], rng)
         sizes = agent.networks["actor"].hidden_size
         assert sizes != before
         depths.add(len(sizes))
@@ -321,7 +321,7 @@ def test_bounds_are_reached_and_never_passed_in_ten_thousand_mutations():
 def test_layers_change_as_often_as_asked_and_both_ways():
     rng = np.random.default_rng(0)
     mutations = only("architecture", new_layer_prob=0.3, layer_bounds=(1, 3))
-    agents = [mutations.mutation([make_agent()], rng)[0] for _ in range(1000)]
+    agents = [mutations.mutate([make_agent()], rng)[0] for _ in range(1000)]
     count = Counter(edit_of((8, 8), agent.hidden_size) for agent in agents)
     assert count["add_layer"] + count["remove_layer"] == pytest.approx(300, rel=0.15)
     assert count["add_layer"] == pytest.approx(150, rel=0.25)
@@ -331,7 +331,7 @@ def test_layers_change_as_often_as_asked_and_both_ways():
 def test_the_number_of_nodes_is_one_of_the_steps_in_any_layer():
     rng = np.random.default_rng(0)
     mutations = only("architecture", new_layer_prob=0.0)
-    seen = {mutations.mutation([make_agent()], rng)[0].hidden_size for _ in range(200)}
+    seen = {mutations.mutate([make_agent()], rng)[0].hidden_size for _ in range(200)}
     assert seen == {(8 + n, 8) for n in (-3, -2, 2, 3)} | {(8, 8 + n) for n in (-3, -2, 2, 3)}
 
 
@@ -496,7 +496,7 @@ def test_kinds_are_drawn_in_proportion_to_their_weights():
     # 0.4 + 4 x 0.2 is 1.2: relative weights, so a third of the members stay as they are.
     mutations, rng = Mutations(hp_space=HP_SPACE, **SMALL), np.random.default_rng(0)
     count = Counter(
-        kind_of(mutations.mutation([make_agent()], rng)[0].mutation) for _ in range(1800)
+        kind_of(mutations.mutate([make_agent()], rng)[0].mutation) for _ in range(1800)
     )
     expected = {
         "none": 600,
@@ -513,7 +513,7 @@ def test_kinds_are_drawn_in_proportion_to_their_weights():
 def test_a_kind_of_weight_zero_never_happens(kind):
     weights = {**dict.fromkeys(NEVER, 1), kind: 0}
     mutations, rng = Mutations(**weights, hp_space=HP_SPACE, **SMALL), np.random.default_rng(0)
-    kinds = {kind_of(mutations.mutation([make_agent()], rng)[0].mutation) for _ in range(150)}
+    kinds = {kind_of(mutations.mutate([make_agent()], rng)[0].mutation) for _ in range(150)}
     assert kinds == {name.replace("no_mutation", "none") for name in NEVER if name != kind}
 
 

@@ -1,7 +1,8 @@
 """The ring of transitions that the whole population writes into and learns from.
 
-Off-policy learning does not care who collected a transition, so every agent learns from everybody's experience; that is
-what makes a population of TD3 agents affordable (SEARL, Franke et al. 2021).
+Off-policy learning does not depend on who collected a transition, so every agent learns from
+everybody's experience; that is what makes a population of TD3 agents affordable (SEARL, Franke et
+al. 2021).
 
 Mirrors the tutorial's section "Experience replay".
 Leaves out: prioritised replay and n-step returns.
@@ -15,7 +16,7 @@ import torch
 
 
 class Batch(NamedTuple):
-    """Transitions for one update: tensors on the training device, batch first, in the environment's units."""
+    """Transitions for one update: tensors on the training device, in the environment's units."""
 
     obs: torch.Tensor  # (batch, *obs_shape)
     action: torch.Tensor  # (batch, act_dim)
@@ -27,20 +28,24 @@ class Batch(NamedTuple):
 class ReplayBuffer:
     """A ring of the last `capacity` transitions, allocated once.
 
-    The storage is one numpy array with a record per transition, so a sample is one gather, a copy of the buffer is a
-    copy, and it travels to another process by value. Values are kept as they come, except that rewards become float32.
+    The storage is one numpy array with a record per transition: a structured scalar whose fields
+    are those of `Batch`, without the batch axis. So a sample is one gather, a copy of the buffer is
+    a copy, and it travels to another process by value. Values are kept as they come, except that
+    rewards become float32.
 
     Args:
         capacity: how many transitions fit.
         observation_space, action_space: the `Box`es of one environment.
         device: where `sample` puts its tensors.
+
+    Attributes:
+        storage: the records, (capacity,).
+        counter: transitions ever added. `len(memory)` is how many are stored now.
     """
 
     def __init__(self, capacity, observation_space, action_space, device="cpu"):
         if type(capacity) is not int or capacity < 1:
-            raise ValueError(
-                f"the memory's capacity must be a whole number of at least 1, not {capacity!r}"
-            )
+            raise ValueError(f"capacity must be a whole number of at least 1, not {capacity!r}")
         record = [
             ("obs", observation_space.dtype, observation_space.shape),
             ("action", action_space.dtype, action_space.shape),
@@ -49,43 +54,56 @@ class ReplayBuffer:
             ("terminated", np.bool_, (1,)),
         ]
         self.storage = np.zeros(capacity, dtype=np.dtype(record, align=True))
-        self.counter = 0  # transitions ever added
+        self.counter = 0
         self.device = device
 
     def __len__(self):
         return min(self.counter, len(self.storage))
 
     def add(self, obs, action, reward, next_obs, terminated):
-        """Append a batch of transitions, batch axis first, over the oldest ones if the ring is full."""
+        """Append a batch of transitions, over the oldest ones if the ring is full.
+
+        Args:
+            obs, next_obs: (batch, *obs_shape).
+            action: (batch, act_dim), in the environment's units.
+            reward, terminated: (batch,).
+        """
         records = np.zeros(len(reward), dtype=self.storage.dtype)
-        records["obs"], records["action"], records["next_obs"] = obs, action, next_obs
-        records["reward"][:, 0], records["terminated"][:, 0] = reward, terminated
+        records["obs"], records["next_obs"] = obs, next_obs
+        records["action"] = action
+        records["reward"][:, 0] = reward
+        records["terminated"][:, 0] = terminated
         self.extend(records)
 
     def extend(self, records):
-        """Append transitions that come as the records of another buffer, as `latest` gives them."""
-        kept = records[-len(self.storage) :]  # of more than fit, the last
+        """Append records of another buffer (as `latest` gives them): (batch,).
+
+        Of more records than fit, the last are kept.
+        """
+        kept = records[-len(self.storage) :]
         first = self.counter + len(records) - len(kept)
         self.storage[(first + np.arange(len(kept))) % len(self.storage)] = kept
         self.counter += len(records)
 
     def latest(self, n):
-        """The last `n` records added (or all there are, if fewer), oldest first."""
+        """The last `n` records added (or all there are, if fewer), oldest first: (n,)."""
         n = min(n, len(self))
         return self.storage[(self.counter - n + np.arange(n)) % len(self.storage)]
 
     def sample(self, batch_size, rng):
-        """Draw `batch_size` transitions uniformly, with replacement, as a `Batch`; ValueError from an empty memory."""
+        """Draw a `Batch` of `batch_size` transitions uniformly, with replacement.
+
+        `rng` is a `numpy.random.Generator`. Raises ValueError if the memory is empty.
+        """
         if self.counter == 0:
             raise ValueError("the memory is empty: add transitions before you sample")
         rows = self.storage[rng.integers(len(self), size=batch_size)]
-        return Batch(*(torch.from_numpy(rows[name]).to(self.device) for name in rows.dtype.names))
+        fields = (torch.from_numpy(rows[name]) for name in Batch._fields)
+        return Batch(*(field.to(self.device) for field in fields))
 
     def state(self):
         """Everything in it, copied as plain data; `ReplayBuffer.from_state` is the way back."""
-        rows = self.storage[
-            : len(self)
-        ]  # in the ring's own order, which decides what a seed samples
+        rows = self.storage[: len(self)]  # in the ring's own order, which decides what a seed draws
         records = {name: torch.from_numpy(rows[name].copy()) for name in rows.dtype.names}
         return {"capacity": len(self.storage), "counter": self.counter, "records": records}
 

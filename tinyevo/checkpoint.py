@@ -1,11 +1,12 @@
 """One safe way to turn plain state into bytes, and to write and read a file of it.
 
-A checkpoint is an ordinary `torch.save` archive of named tensors and one JSON string that says where each tensor
-belongs, followed by the SHA-256 of everything before it. Equal states give equal bytes; one changed bit is noticed.
+A checkpoint is an ordinary `torch.save` archive of named tensors and one JSON string that says
+where each tensor belongs, followed by the SHA-256 of everything before it. Equal states give equal
+bytes; one changed bit is noticed.
 
 Mirrors the tutorial's section "Training and saving an agent".
-Leaves out: anything that would execute code on loading (`weights_only=True`), and Python objects of any kind: an agent
-describes itself as plain data with `state()`.
+Leaves out: anything that would execute code on loading (`weights_only=True`), and Python objects of
+any kind: an agent describes itself as plain data with `state()`.
 Needs: nothing else.
 """
 
@@ -17,18 +18,37 @@ from pathlib import Path
 
 import torch
 
-FORMAT = "tinyevo-1"
+FORMAT = "tinyevo-2"
+WRITERS = {"tinyevo-1": "0.1.0"}  # versions of tinyevo that wrote earlier formats
 DIGEST_SIZE = hashlib.sha256().digest_size
 TENSOR = "$tensor"  # in the JSON, {TENSOR: name} stands for the tensor of that name
 
 
+def copied(state):
+    """A copy of plain state that shares nothing with it; its tensors are on the CPU."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().cpu().clone()
+    if isinstance(state, dict):
+        return {name: copied(value) for name, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return [copied(value) for value in state]
+    return state
+
+
 def dumps(state):
-    """Encode a nesting of dicts (with string keys), lists, numbers, strings, None and tensors as bytes."""
+    """Encode plain state as bytes.
+
+    `state` is a nesting of dicts (with string keys), lists, numbers, strings, None and tensors.
+    Raises TypeError for anything else.
+    """
     tensors = {}
 
-    def placeholder(tensor):
-        tensors[f"{len(tensors)}"] = tensor.detach().cpu()
-        return {TENSOR: f"{len(tensors) - 1}"}
+    def placeholder(value):
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"a checkpoint holds plain data and tensors, not {value!r}")
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu()
+        return {TENSOR: name}
 
     text = json.dumps({"format": FORMAT, "state": state}, default=placeholder)
     archive = io.BytesIO()
@@ -39,19 +59,23 @@ def dumps(state):
 def loads(data):
     """Decode what `dumps` made; tuples come back as lists, tensors on the CPU.
 
-    Raises ValueError if the bytes are damaged or come from anywhere else; nothing in them is ever executed.
+    Raises ValueError if the bytes are damaged, come from anywhere else or from another version of
+    tinyevo; nothing in them is ever executed.
     """
     archive, digest = data[:-DIGEST_SIZE], data[-DIGEST_SIZE:]
     if hashlib.sha256(archive).digest() != digest:
         raise ValueError("it is damaged, or not a tinyevo checkpoint")
     content = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
     tensors = content["tensors"]
-    outline = json.loads(
-        content["json"], object_hook=lambda item: tensors[item[TENSOR]] if TENSOR in item else item
-    )
+
+    def tensor(item):
+        return tensors[item[TENSOR]] if TENSOR in item else item
+
+    outline = json.loads(content["json"], object_hook=tensor)
     if outline["format"] != FORMAT:
+        version = WRITERS.get(outline["format"], "another version")
         raise ValueError(
-            f"its format is {outline['format']!r}, this version of tinyevo reads {FORMAT!r}"
+            f"its format is {outline['format']!r}, of tinyevo {version}; this version reads {FORMAT!r}"
         )
     return outline["state"]
 
@@ -59,12 +83,14 @@ def loads(data):
 def write(path, data):
     """Write bytes to `path` so that the file is always whole: either the old one or the new one.
 
-    They go to a temporary file beside it, are forced to the disk, and only then take the name; a file that holds them
-    already is left alone. Raises OSError, naming the file, if they cannot be written; the old file is still there then.
+    They go to a temporary file beside it, are forced to the disk, and only then take the name; a
+    file that holds them already is left alone. Raises OSError, naming the file, if they cannot be
+    written; the old file is still there then.
     """
     path, temporary = Path(path), Path(f"{path}.tmp")
     if path.is_file() and path.read_bytes() == data:
-        return temporary.unlink(missing_ok=True)  # that an earlier, killed write may have left
+        temporary.unlink(missing_ok=True)  # an earlier write that was killed may have left one
+        return
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -84,9 +110,10 @@ def save(state, path):
 
 
 def load(path, build=lambda state: state):
-    """Read a state written by `save`, and what `build` makes of it.
+    """Read a state written by `save`, and return what `build` makes of it.
 
-    Raises ValueError, naming the file, on anything that is damaged, foreign, or not what `build` can use.
+    Raises ValueError, naming the file, on anything that is damaged, foreign, or not what `build`
+    can use.
     """
     data = Path(path).read_bytes()
     try:

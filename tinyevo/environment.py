@@ -1,10 +1,12 @@
-"""The environments that agents learn and are evaluated in: side by side, and none of them trusted blindly.
+"""The environments that agents learn and are evaluated in, side by side, each guarded.
 
 Mirrors the tutorial's section "Creating the environment".
-Leaves out: environments in processes of their own; for ones as cheap as LunarLander the messages cost more than they
-save.
+Leaves out: environments in processes of their own; for ones as cheap as LunarLander the messages
+cost more than they save.
 Needs: nothing else.
 """
+
+import warnings
 
 import gymnasium as gym
 import numpy as np
@@ -12,57 +14,100 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 
 class Guarded(gym.Wrapper):
-    """An environment that ends the run where it fails, before the failure reaches a memory or a fitness.
+    """An environment whose faults end the run before they reach a memory or a fitness.
 
-    Raises `gymnasium.error.Error`, naming the environment and the step of the episode, if the environment raises, or
-    answers with an observation or a reward that is not finite.
+    Raises `gymnasium.error.Error`, naming the environment and the step of the episode, if the
+    environment raises or exits, or if it returns an observation or a reward that is not finite or
+    has another shape than its spaces say.
     """
 
     taken = 0  # steps of the episode
 
-    def reset(self, **arguments):
+    def reset(self, *, seed=None, options=None):
         """Begin an episode: (obs, info)."""
         self.taken = 0
-        return self._call(("observation",), self.env.reset, **arguments)
+        try:
+            obs, info = self.env.reset(seed=seed, options=options)
+        except (Exception, SystemExit) as error:
+            raise self._fault(f"raised {error!r}") from error
+        self._check("observation", obs, self.observation_space.shape)
+        return obs, info
 
     def step(self, action):
-        """Go one step on: (obs, reward, terminated, truncated, info)."""
+        """Take a step: (obs, reward, terminated, truncated, info)."""
         self.taken += 1
-        return self._call(("observation", "reward"), self.env.step, action)
-
-    def _call(self, parts, function, *arguments, **named):
-        """What a function of the environment answers, of which the first `parts` must be finite."""
         try:
-            answer = function(*arguments, **named)
-        except Exception as error:
-            raise self._failure(f"raised {error!r}") from error
-        with np.errstate(over="ignore"):
-            for name, value in zip(parts, answer):
-                if not np.isfinite(
-                    np.asarray(value, np.float32)
-                ).all():  # as memory and networks hold it
-                    raise self._failure(f"returned the {name} {value}")
-        return answer
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            terminated, truncated = bool(terminated), bool(truncated)
+        except (Exception, SystemExit) as error:
+            raise self._fault(f"raised {error!r}") from error
+        self._check("observation", obs, self.observation_space.shape)
+        self._check("reward", reward, ())
+        return obs, reward, terminated, truncated, info
 
-    def _failure(self, what):
+    def _check(self, name, value, shape):
+        """Refuse a value of another shape, and one that is not finite as float32."""
+        try:
+            with np.errstate(over="ignore"):
+                array = np.asarray(value, np.float32)  # as memory and networks hold it
+        except (TypeError, ValueError) as error:
+            raise self._fault(f"returned the {name} {value!r}") from error
+        if array.shape != shape:
+            raise self._fault(f"said that its {name} has shape {shape}, but returned {array.shape}")
+        if not np.isfinite(array).all():
+            raise self._fault(f"returned the {name} {value}")
+
+    def _fault(self, what):
         name = getattr(self.env.spec, "id", self.env)
-        return gym.error.Error(f"the environment {name} {what} in step {self.taken} of an episode")
+        where = f"in step {self.taken} of an episode"
+        return gym.error.Error(f"the environment {name} {what} {where}")
 
 
-def make_env(env_id, max_episode_steps=None):
-    """One `Guarded` environment; `max_episode_steps` takes the place of its own limit of an episode's length."""
-    return Guarded(gym.make(env_id, max_episode_steps=max_episode_steps))
+def make_env(env_id, max_episode_steps=None, **arguments):
+    """One `Guarded` environment.
+
+    `max_episode_steps` replaces the environment's own limit of an episode's length; the other
+    arguments are the environment's own, such as `render_mode`.
+    """
+    return Guarded(gym.make(env_id, max_episode_steps=max_episode_steps, **arguments))
 
 
 def make_envs(env_id, num_envs, max_episode_steps=None):
-    """Environments side by side that start the next episode in the very step in which one ends."""
+    """Environments side by side; each starts its next episode in the step in which one ends."""
     makers = [lambda: make_env(env_id, max_episode_steps)] * num_envs
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
+def find_spaces(env_id):
+    """The observation and the action space of an environment; ValueError if there is none."""
+    with _open(env_id) as env:
+        return env.observation_space, env.action_space
+
+
+def can_render(env_id):
+    """Whether an environment gives pictures; ValueError if there is none."""
+    with _open(env_id) as env:
+        return "rgb_array" in env.metadata.get("render_modes", ())
+
+
+def _open(env_id):
+    """An environment that is only looked at."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # gym warns before it raises; once is enough
+            return gym.make(env_id)
+    except Exception as error:  # an environment is anybody's code
+        raise ValueError(f"there is no environment {env_id!r} here: {error}") from error
+
+
 def successors(next_obs, infos):
-    """What the actions really led to: where an episode ended, `next_obs` already shows the next one's beginning."""
+    """The observations that the actions really led to: (num_envs, *obs_shape).
+
+    Where an episode ended in this step, `next_obs` already shows the beginning of the next one, and
+    the final observation is in `infos`, as `AutoresetMode.SAME_STEP` leaves it. `next_obs` is not
+    changed.
+    """
     if "final_obs" in infos:
-        ended, next_obs = infos["_final_obs"], next_obs.copy()
+        ended = infos["_final_obs"]  # (num_envs,) bool
+        next_obs = next_obs.copy()
         next_obs[ended] = np.stack(infos["final_obs"][ended])
     return next_obs

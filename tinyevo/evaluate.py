@@ -1,8 +1,8 @@
-"""Fitness: how well an agent flies when it explores nothing.
+"""Fitness: how well the greedy policy of an agent flies.
 
 Mirrors the tutorial's section "Loading an agent for inference, testing and rendering".
-Leaves out: early stopping of bad episodes; each of them counts once, however long or short, because the first episodes
-to finish are mostly crashes.
+Leaves out: early stopping of bad episodes; each of them counts once, however long or short, because
+the first episodes to finish are mostly crashes.
 Needs: environment.py. An agent here is anything with `get_action(batch of observations)`.
 """
 
@@ -11,25 +11,46 @@ import numpy as np
 from tinyevo.environment import make_env
 
 
+def rollout(agent, envs, seeds):
+    """Fly one greedy episode in each of `envs`, side by side, from the starts of `seeds`.
+
+    Yields (index of the environment, reward, terminated, truncated) at the start of each episode,
+    with a reward of 0, and after each of its steps. The agent is asked once a step, about all
+    episodes that have not ended.
+    """
+    obs = {}
+    for index, (env, seed) in enumerate(zip(envs, seeds)):
+        obs[index], _ = env.reset(seed=seed)
+        yield index, 0.0, False, False
+    while obs:  # the last observation of each episode that has not ended
+        actions = agent.get_action(np.stack(list(obs.values())))
+        for index, action in zip(list(obs), actions):
+            obs[index], reward, terminated, truncated, _ = envs[index].step(action)
+            if terminated or truncated:
+                del obs[index]
+            yield index, reward, terminated, truncated
+
+
 def evaluate(agent, env_id, episodes, seed, max_steps=None):
     """The returns of the greedy policy in `episodes` episodes: (episodes,).
 
-    The episodes' starts follow from `seed` alone (`np.random.SeedSequence(seed).generate_state(episodes)`), so agents
-    evaluated with one seed face the same tasks. All episodes are flown side by side, each in an environment of its own,
-    which is closed at its end; the agent is asked once a step, about those that still go on. `max_steps` takes the
-    place of the environment's own limit of an episode's length.
+    The episodes' starts follow from `seed` alone, as `episode_seeds` says, so agents evaluated with
+    one seed face the same tasks. `max_steps` replaces the environment's own limit of an episode's
+    length. Raises FloatingPointError if the policy diverged, and `gymnasium.error.Error` if the
+    environment fails.
     """
-    seeds = np.random.SeedSequence(seed).generate_state(episodes).tolist()
     envs = [make_env(env_id, max_steps) for _ in range(episodes)]
-    obs = [env.reset(seed=seed)[0] for env, seed in zip(envs, seeds)]
     returns = np.zeros(episodes)
-    flying = list(range(episodes))
-    while flying:
-        actions = agent.get_action(np.stack([obs[index] for index in flying]))
-        for index, action in zip(list(flying), actions):
-            obs[index], reward, terminated, truncated, _ = envs[index].step(action)
-            returns[index] += reward
-            if terminated or truncated:
-                flying.remove(index)
-                envs[index].close()
+    for index, reward, terminated, truncated in rollout(agent, envs, episode_seeds(seed, episodes)):
+        returns[index] += reward
+        if terminated or truncated:
+            envs[index].close()
     return returns
+
+
+def episode_seeds(seed, episodes):
+    """The seeds with which `episodes` episodes start: as many whole numbers, from one.
+
+    Neighbouring seeds give unrelated episodes.
+    """
+    return np.random.SeedSequence(seed).generate_state(episodes).tolist()

@@ -1,32 +1,51 @@
 """Mutation: how children differ from their parents.
 
-Every child gets at most one mutation, of a kind drawn by relative weights: none, its architecture, the weights of its
-policy, its activation, or one of its hyper-parameters (SEARL, Franke et al. 2021, section 4). A kind that cannot apply,
-such as another activation where only one is allowed, is drawn again among the others; `agent.mutation` says what
-happened.
+Every child gets at most one mutation, of a kind drawn by relative weights: none, its architecture,
+the weights of its policy, its activation, or one of its hyper-parameters (SEARL, Franke et al.
+2021, section 4). A kind that cannot apply, such as another activation where only one is allowed, is
+drawn again among the others; `agent.mutation_kind` and `agent.mutation` say what happened.
 
-One rule covers the optimisers and targets: a network that was replaced gets fresh ones (all networks after a mutation
-of the architecture or activation, the policy alone after one of its weights), a new number keeps everything.
+One rule covers the optimisers and targets: a network that was replaced gets fresh ones (all
+networks after a mutation of the architecture or activation, the policy alone after one of its
+weights), a new hyper-parameter keeps everything.
 
 Mirrors the tutorial's section "Tournament selection and mutation".
-Leaves out: crossover, self-adapting mutation rates, and mutation of the noise and the algorithm themselves.
-Needs: nothing else. An agent here is anything with `hp`, `set_hp`, `networks` (dict, the policy first), `set_networks`
-and `mutation`, whose networks edit themselves as `EvolvableMLP` does.
+Leaves out: crossover, self-adapting mutation rates, and mutation of the noise and the algorithm.
+Needs: nothing else. An agent here is anything with `hp`, `set_hp`, `networks` (a dict with the
+policy under "actor"), `set_networks`, `hidden_size`, `activation`, `mutation_kind` and `mutation`,
+whose networks edit themselves as `EvolvableMLP` does.
 """
 
 import copy
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import torch
+
+
+def check_range(name, value, low, high):
+    """Raise ValueError unless `value` is a number from `low` to `high`."""
+    if type(value) not in (int, float) or not low <= value <= high:
+        raise ValueError(f"{name} must be a number from {low} to {high}, not {value!r}")
+
+
+def whole_numbers(name, sizes):
+    """These sizes as a tuple; ValueError unless they are whole numbers of at least 1."""
+    if not isinstance(sizes, (tuple, list)) or not sizes:
+        raise ValueError(f"{name} must be a tuple of whole numbers, not {sizes!r}")
+    if not all(type(size) is int and size >= 1 for size in sizes):
+        raise ValueError(f"{name} must be whole numbers of at least 1, not {sizes!r}")
+    return tuple(sizes)
 
 
 @dataclass(frozen=True)
 class RLParameter:
     """The range of one evolvable hyper-parameter, and the two factors by which it moves.
 
-    `dtype` is int or float. The default factors are each other's inverse: with 0.8 and 1.2 a walk would drift to its
-    lower bound, because one step down and one step up lose 4 %.
+    `dtype` is int or float; the range of an int has whole ends. `min` is at most `max`,
+    `shrink_factor` is between 0 and 1, `grow_factor` above 1; else ValueError. The default factors
+    are each other's inverse: with 0.8 and 1.2 a walk would drift to its lower bound, because one
+    step down and one step up lose 4 %.
     """
 
     min: float
@@ -36,37 +55,50 @@ class RLParameter:
     grow_factor: float = 1.25
 
     def __post_init__(self):
-        numbers = (self.min, self.max, self.shrink_factor, self.grow_factor)
-        numeric = self.dtype in (int, float) and all(
-            type(number) in (int, float) for number in numbers
-        )
-        ordered = (
-            numeric
-            and -math.inf < self.min <= self.max < math.inf
-            and self.shrink_factor < 1 < self.grow_factor
-        )
-        if (
-            not ordered
-            or self.shrink_factor <= 0
-            or (self.dtype is int and (self.min % 1 or self.max % 1))
-        ):
-            raise ValueError(
-                f"a range needs min <= max (whole if int), shrink < 1 < grow, int or float, not {self}"
-            )
+        if self.dtype not in (int, float):
+            raise ValueError(f"the dtype of a range must be int or float, not {self.dtype!r}")
+        check_range("min", self.min, -1e9, 1e9)
+        check_range("max", self.max, self.min, 1e9)
+        if self.dtype is int and (self.min % 1 or self.max % 1):
+            raise ValueError(f"a range of int has whole ends, not {self.min} and {self.max}")
+        check_range("shrink_factor", self.shrink_factor, 0.001, 0.999)
+        check_range("grow_factor", self.grow_factor, 1.001, 1000)
 
     def mutate(self, value, rng):
-        """`value` times one of the factors, within the bounds; the same value only if it can move neither way."""
+        """`value` times one of the factors, within the bounds.
+
+        The same value only if it can move neither way. `rng` is a `numpy.random.Generator`.
+        """
         moved = [self._moved(value, factor) for factor in (self.shrink_factor, self.grow_factor)]
         moved = [new for new in moved if not math.isclose(new, value)] or [value]
         return moved[rng.integers(len(moved))]
 
     def _moved(self, value, factor):
-        """`value` times `factor` within the bounds, as `dtype`; a whole number moves by 1 at least."""
+        """`value` times `factor` within the bounds, as `dtype`; a whole number moves by 1 at least.
+
+        Rounding alone may undo a step (1 * 1.25 is 1 again), and then no draw would ever leave 1.
+        """
         new = value * factor
-        if self.dtype is int:
-            # Rounding may undo the step (1 * 1.25 is 1 again), and then no draw would ever leave 1.
-            new = max(round(new), value + 1) if factor > 1 else min(round(new), value - 1)
+        if self.dtype is int and factor > 1:
+            new = max(round(new), value + 1)
+        elif self.dtype is int:
+            new = min(round(new), value - 1)
         return self.dtype(min(max(new, self.min), self.max))
+
+
+RANGES = {  # of the settings of `Mutations`, both ends included
+    "no_mutation": (0, 1e9),
+    "architecture": (0, 1e9),
+    "parameters": (0, 1e9),
+    "activation": (0, 1e9),
+    "rl_hp": (0, 1e9),
+    "new_layer_prob": (0, 1),
+    "mutation_sd": (0, 1e9),
+    "mutated_share": (1e-9, 1),
+    "super_prob": (0, 1),
+    "super_sd": (0, 1e9),
+    "reset_prob": (0, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -74,17 +106,24 @@ class Mutations:
     """Mutates a population, each member by one kind at most.
 
     Args:
-        no_mutation, architecture, parameters, activation, rl_hp: relative weights of the kinds; they need not sum to 1.
-        new_layer_prob: share of architecture mutations that add or remove a layer; the others change a layer's width.
-        layer_bounds, node_bounds: fewest and most hidden layers, fewest and most nodes in each; both inclusive.
+        no_mutation, architecture, parameters, activation, rl_hp: relative weights of the kinds;
+            they need not sum to 1.
+        new_layer_prob: share of architecture mutations that add or remove a layer; the others
+            change a layer's width.
+        layer_bounds, node_bounds: fewest and most hidden layers, fewest and most nodes in each;
+            both inclusive.
         node_steps: numbers of nodes of which one is drawn to be added or removed.
         mutation_sd: standard deviation of the noise on a policy weight w, in units of |w|.
         mutated_share: largest share of the entries of a weight matrix that one mutation touches.
         super_prob, super_sd: share of these that get noise of `super_sd` |w| instead.
         reset_prob: share of these that are drawn afresh from N(0, 1).
         activations: names to choose from.
-        hp_space: which hyper-parameters evolve, and in which `RLParameter` range.
+        hp_space: which hyper-parameters evolve, by name, and in which `RLParameter` range.
         mutate_elite: whether the elite that selection carried over is mutated too.
+
+    Raises ValueError for values outside these ranges: weights from 0 up, not all 0; shares and
+    probabilities from 0 to 1, `mutated_share` above 0, `super_prob` and `reset_prob` together at
+    most 1; bounds and steps whole and at least 1.
     """
 
     no_mutation: float = 0.4
@@ -106,149 +145,172 @@ class Mutations:
     activations: tuple = ("relu", "elu", "gelu", "tanh")
 
     def __post_init__(self):
-        shares = ("new_layer_prob", "mutated_share", "super_prob", "reset_prob")
-        for name in (setting.name for setting in fields(self) if setting.type is float):
-            value, most = getattr(self, name), 1 if name in shares else 1e9
-            if type(value) not in (int, float) or not 0 <= value <= most:
-                raise ValueError(f"{name} must be a number from 0 to {most:g}, not {value!r}")
-        if (
-            self.no_mutation + self.architecture + self.parameters + self.activation + self.rl_hp
-            == 0
-        ):
-            raise ValueError(
-                "the weights of all kinds of mutation are 0: raise one, no_mutation for example"
-            )
-        if self.mutated_share == 0 or self.super_prob + self.reset_prob > 1:
-            raise ValueError(
-                "mutated_share must be above 0, and super_prob and reset_prob together at most 1"
-            )
-        for name, length in (("layer_bounds", 2), ("node_bounds", 2), ("node_steps", 0)):
-            sizes = getattr(self, name)
-            whole = isinstance(sizes, (tuple, list)) and all(
-                type(size) is int and size >= 1 for size in sizes
-            )
-            if not whole or not sizes or (length and (len(sizes) != length or sizes[0] > sizes[1])):
-                raise ValueError(
-                    f"{name} must be whole numbers of at least 1, a bound before a larger, not {sizes!r}"
-                )
-        space = self.hp_space.values() if isinstance(self.hp_space, dict) else [None]
-        if not all(isinstance(limits, RLParameter) for limits in space) or isinstance(
-            self.activations, str
-        ):
-            raise ValueError(
-                "hp_space must be a dict of RLParameters by name, activations a tuple of names"
-            )
+        for name, (low, high) in RANGES.items():
+            check_range(name, getattr(self, name), low, high)
+        check_range("super_prob + reset_prob", self.super_prob + self.reset_prob, 0, 1)
+        for name in ("layer_bounds", "node_bounds", "node_steps"):
+            object.__setattr__(self, name, whole_numbers(name, getattr(self, name)))
+        for name in ("layer_bounds", "node_bounds"):
+            bounds = getattr(self, name)
+            if len(bounds) != 2 or bounds[0] > bounds[1]:
+                raise ValueError(f"{name} must be (fewest, most), not {bounds}")
+        if not any(self._weights().values()):
+            raise ValueError("the weights of all kinds of mutation are 0: raise one of them")
+        if not isinstance(self.activations, (tuple, list)):
+            raise ValueError(f"activations must be a tuple of names, not {self.activations!r}")
+        object.__setattr__(self, "activations", tuple(self.activations))
+        if not isinstance(self.hp_space, dict):
+            raise ValueError(f"hp_space must be a dict of RLParameter by name, not {self.hp_space}")
+        for name, limits in self.hp_space.items():
+            if not isinstance(limits, RLParameter):
+                raise ValueError(f"hp_space[{name!r}] must be an RLParameter, not {limits!r}")
 
-    def mutation(self, population, rng):
-        """Mutate the agents of `population` in place, drawing with the `numpy.random.Generator` `rng`; returns them."""
+    def _weights(self):
+        """The relative weight of each kind, by name."""
+        return {
+            "none": self.no_mutation,
+            "architecture": self.architecture,
+            "parameters": self.parameters,
+            "activation": self.activation,
+            "rl_hp": self.rl_hp,
+        }
+
+    def mutate(self, population, rng):
+        """Mutate the agents of `population` in place, and return them.
+
+        `rng` is the `numpy.random.Generator` of all draws.
+        """
         for agent in population:
-            if agent.mutation != "elite" or self.mutate_elite:
-                agent.mutation = self._mutate(agent, rng)
+            if agent.mutation_kind != "elite" or self.mutate_elite:
+                agent.mutation_kind, agent.mutation = self._mutate(agent, rng)
         return population
 
     def _mutate(self, agent, rng):
-        """Draw kinds until one applies; returns what it did, in words."""
-        kinds = [
-            (self.no_mutation, lambda agent, rng: "none"),
-            (self.architecture, self._mutate_architecture),
-            (self.parameters, self._mutate_parameters),
-            (self.activation, self._mutate_activation),
-            (self.rl_hp, self._mutate_hp),
-        ]
-        kinds = [(weight, mutate) for weight, mutate in kinds if weight > 0]
-        while kinds:
-            total = sum(weight for weight, _ in kinds)
-            _, mutate = kinds.pop(rng.choice(len(kinds), p=[weight / total for weight, _ in kinds]))
-            if what := mutate(agent, rng):
-                return what
-        return "none"
+        """Draw kinds until one applies; returns its name, and in words what it did."""
+        operators = {
+            "none": lambda agent, rng: "none",
+            "architecture": self._mutate_architecture,
+            "parameters": self._mutate_parameters,
+            "activation": self._mutate_activation,
+            "rl_hp": self._mutate_hp,
+        }
+        weights = {kind: weight for kind, weight in self._weights().items() if weight > 0}
+        while weights:
+            kinds, total = list(weights), sum(weights.values())
+            shares = [weight / total for weight in weights.values()]
+            kind = kinds[rng.choice(len(kinds), p=shares)]
+            what = operators[kind](agent, rng)
+            if what:
+                return kind, what
+            del weights[kind]
+        return "none", "none"
 
     def _mutate_architecture(self, agent, rng):
-        """One edit for all the agent's networks, so that they stay alike; or None if every size is at its bound."""
-        old = next(iter(agent.networks.values())).config.hidden_size
-        depth, width = self._edits(old, int(rng.choice(self.node_steps)))
-        edits = (depth if rng.random() < self.new_layer_prob else width) or depth or width
+        """One edit for all the agent's networks, so that they stay alike.
+
+        Returns "old -> new" hidden sizes, or None if every size is at its bound.
+        """
+        old = agent.hidden_size
+        n = int(rng.choice(self.node_steps))
+        depth, width = self._depth_edits(old), self._width_edits(old, n)
+        first, second = (depth, width) if rng.random() < self.new_layer_prob else (width, depth)
+        edits = first or second
         if not edits:
             return None
-        name, *where = edits[rng.integers(len(edits))]
-        arguments = (*where, rng) if where else ()  # an edit of depth draws nothing
-        edited = {
-            key: getattr(network, name)(*arguments) for key, network in agent.networks.items()
-        }
-        agent.set_networks(**edited)
-        new = next(iter(edited.values())).config.hidden_size
-        return f"architecture {'x'.join(map(str, old))} -> {'x'.join(map(str, new))}"
+        edit = edits[rng.integers(len(edits))]
+        agent.set_networks(**{name: edit(net, rng) for name, net in agent.networks.items()})
+        return f"architecture {_by_x(old)} -> {_by_x(agent.hidden_size)}"
 
-    def _edits(self, hidden_size, n):
-        """The edits that stay in bounds: of depth, and of width by `n` nodes or by as many as there is room for."""
-        (shallowest, deepest), (narrowest, widest) = self.layer_bounds, self.node_bounds
-        depth, width = [], []
-        if len(hidden_size) < deepest:
-            depth.append(("add_layer",))
-        if len(hidden_size) > shallowest:
-            depth.append(("remove_layer",))
+    def _depth_edits(self, hidden_size):
+        """The edits of the number of layers that stay in bounds: functions of (network, rng)."""
+        fewest, most = self.layer_bounds
+        edits = []
+        if len(hidden_size) < most:
+            edits.append(lambda network, rng: network.add_layer())
+        if len(hidden_size) > fewest:
+            edits.append(lambda network, rng: network.remove_layer())
+        return edits
+
+    def _width_edits(self, hidden_size, n):
+        """The edits of a layer's width that stay in bounds: functions of (network, rng).
+
+        By `n` nodes, or by as many as there is room for.
+        """
+        fewest, most = self.node_bounds
+
+        def add(layer, n):
+            return lambda network, rng: network.add_nodes(layer, n, rng)
+
+        def remove(layer, n):
+            return lambda network, rng: network.remove_nodes(layer, n, rng)
+
+        edits = []
         for layer, nodes in enumerate(hidden_size):
-            width += [
-                ("add_nodes", layer, min(n, widest - nodes)),
-                ("remove_nodes", layer, min(n, nodes - narrowest)),
-            ]
-        return depth, [edit for edit in width if edit[2] > 0]
+            if nodes < most:
+                edits.append(add(layer, min(n, most - nodes)))
+            if nodes > fewest:
+                edits.append(remove(layer, min(n, nodes - fewest)))
+        return edits
 
     @torch.no_grad()
     def _mutate_parameters(self, agent, rng):
-        """Noise on 1 to `mutated_share` of the entries of each of the policy's weight matrices; biases stay.
+        """Noise on 1 to `mutated_share` of the entries of each weight matrix of the policy.
 
-        Returns "parameters" with the number of weights that changed, or None if none did.
+        Biases stay. Returns how many weights changed, in words, or None if none did.
         """
-        name, policy = next(iter(agent.networks.items()))
-        policy = copy.deepcopy(policy)
+        policy = copy.deepcopy(agent.networks["actor"])
         changed = 0
         for weight in policy.weights:
-            count = rng.integers(1, math.ceil(self.mutated_share * weight.numel()), endpoint=True)
-            entries = torch.as_tensor(
-                rng.choice(weight.numel(), size=count, replace=False), device=weight.device
-            )
+            most = math.ceil(self.mutated_share * weight.numel())
+            count = rng.integers(1, most, endpoint=True)
+            entries = rng.choice(weight.numel(), size=count, replace=False)
+            entries = torch.as_tensor(entries, device=weight.device)
             old = weight.view(-1)[entries]
-            normal = torch.as_tensor(rng.standard_normal(count)).to(old)
-            band = torch.as_tensor(rng.random(count))  # float64, which not every device has
-            new = old + self.mutation_sd * old.abs() * normal
-            new = torch.where(
-                (band < self.super_prob + self.reset_prob).to(old.device), normal, new
-            )
-            new = torch.where(
-                (band < self.super_prob).to(old.device),
-                old + self.super_sd * old.abs() * normal,
-                new,
-            )
+            new = self._perturbed(old, rng)
             weight.view(-1)[entries] = new
             changed += int((new != old).sum())
         if changed == 0:
             return None
-        agent.set_networks(**{name: policy})
+        agent.set_networks(actor=policy)
         return f"parameters {changed} weights"
+
+    def _perturbed(self, old, rng):
+        """Weights with noise: of three sizes, for each entry in the band where its draw falls."""
+        normal = torch.as_tensor(rng.standard_normal(len(old))).to(old)
+        band = torch.as_tensor(rng.random(len(old)))  # float64, which not every device has
+        is_super = (band < self.super_prob).to(old.device)
+        is_reset = (band < self.super_prob + self.reset_prob).to(old.device) & ~is_super
+        new = old + self.mutation_sd * old.abs() * normal
+        new = torch.where(is_reset, normal, new)
+        return torch.where(is_super, old + self.super_sd * old.abs() * normal, new)
 
     def _mutate_activation(self, agent, rng):
         """Another activation for all the agent's networks, their weights untouched."""
-        old = next(iter(agent.networks.values())).config.activation
+        old = agent.activation
         others = [name for name in self.activations if name != old]
         if not others:
             return None
         new = others[rng.integers(len(others))]
-        agent.set_networks(
-            **{name: network.change_activation(new) for name, network in agent.networks.items()}
-        )
+        networks = agent.networks.items()
+        agent.set_networks(**{name: network.change_activation(new) for name, network in networks})
         return f"activation {old} -> {new}"
 
     def _mutate_hp(self, agent, rng):
-        """One hyper-parameter, drawn from those that can move; returns "name old -> new", a float to three digits."""
-        for name in rng.permutation(list(self.hp_space)):
+        """One hyper-parameter, drawn from those that can move; returns "name old -> new"."""
+        for name in rng.permutation(list(self.hp_space)).tolist():
             old = getattr(agent.hp, name)
             new = self.hp_space[name].mutate(old, rng)
             if new != old:
-                agent.set_hp(**{str(name): new})
-                return (
-                    f"{name} {old:.3g} -> {new:.3g}"
-                    if isinstance(new, float)
-                    else f"{name} {old} -> {new}"
-                )
+                agent.set_hp(**{name: new})
+                return f"{name} {_short(old)} -> {_short(new)}"
         return None
+
+
+def _by_x(hidden_size):
+    """Hidden sizes as text, such as "64x64"."""
+    return "x".join(map(str, hidden_size))
+
+
+def _short(value):
+    """A hyper-parameter as text, a float to three digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

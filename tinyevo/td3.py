@@ -1,17 +1,19 @@
-"""TD3, the individual of the population: it acts, learns, is cloned, and says what may evolve.
+"""TD3, the individual of the population: it acts, learns, is cloned, and exposes what may evolve.
 
-Twin Delayed Deep Deterministic policy gradient (Fujimoto, van Hoof & Meger 2018, algorithm 1) is DDPG with three
-repairs against over-estimated values: two critics of which the smaller one is believed, a policy that moves less often
-than the critics, and noise on the target policy, so that a critic cannot be exploited at a single sharp peak.
+Twin Delayed Deep Deterministic policy gradient (Fujimoto, van Hoof & Meger 2018, algorithm 1) is
+DDPG with three repairs against over-estimated values: two critics of which the smaller one is
+believed, a policy that moves less often than the critics, and noise on the target policy, so that a
+critic cannot be exploited at a single sharp peak.
 
 Mirrors the tutorial's sections "TD3 overview" and "Defining hyper-parameters".
-Leaves out: image observations, discrete actions, weight decay, and any schedule (evolution is the schedule).
+Leaves out: image observations, discrete actions, weight decay, and any schedule (evolution is the
+schedule).
 Needs: networks.py, checkpoint.py.
 """
 
 import copy
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -23,57 +25,101 @@ from tinyevo import checkpoint
 from tinyevo.networks import EvolvableMLP
 
 
+def check_ranges(settings, ranges):
+    """Raise ValueError unless each of these fields of a dataclass is in its range (low, high).
+
+    A field annotated as int takes whole numbers alone, one annotated as float takes both kinds.
+    """
+    for name, (low, high) in ranges.items():
+        value, kind = getattr(settings, name), type(settings).__annotations__[name]
+        if type(value) not in (int, kind) or not low <= value <= high:
+            words = "a whole number" if kind is int else "a number"
+            raise ValueError(f"{name} must be {words} from {low} to {high}, not {value!r}")
+
+
 @dataclass(frozen=True)
 class HyperParams:
-    """The numbers of one agent. Evolution may change any of them, `TD3.set_hp` puts a change in force."""
+    """The hyper-parameters of one agent.
 
-    lr_actor: float = 1e-4  # step size of Adam for the policy
+    Evolution may change any of them; `TD3.set_hp` puts a change in force. The defaults are those
+    that `benchmarks/RESULTS.md` reports. Raises ValueError outside the ranges below.
+    """
+
+    lr_actor: float = 5e-4  # step size of Adam for the policy
     lr_critic: float = 1e-3  # step size of Adam for both critics
-    batch_size: int = 128  # transitions in one update
-    learn_step: int = 1  # environment steps for each update
+    batch_size: int = 256  # transitions in one update
+    learn_step: int = 2  # environment steps for each update
     gamma: float = 0.99  # discount of the future, per environment step
-    reward_scale: float = (
-        1.0  # the critics learn of rewards times this; what is best does not depend on it
-    )
-    tau: float = 0.005  # share of the way that a target moves towards its network
+    reward_scale: float = 0.1  # the critics learn of rewards times this
+    tau: float = 0.01  # share of the way that a target moves towards its network
     policy_freq: int = 2  # critic updates for each update of the policy and the targets
     policy_noise: float = 0.2  # target smoothing: standard deviation, in half-ranges of the action
     noise_clip: float = 0.5  # target smoothing: largest deviation, in half-ranges of the action
-    expl_noise: float = 0.1  # exploration: sigma, in half-ranges of the action
+    expl_noise: float = 0.3  # exploration: sigma, in half-ranges of the action
 
     def __post_init__(self):
-        for field in fields(self):
-            value, whole = getattr(self, field.name), field.type is int
-            least, most = (
-                (1, math.inf) if whole else (0, 1 if field.name in ("gamma", "tau") else math.inf)
-            )
-            if (
-                type(value) not in (int, field.type)
-                or not least <= value <= most
-                or value == math.inf
-            ):
-                raise ValueError(
-                    f"{field.name} must be {field.type.__name__} from {least} to {most}, not {value!r}"
-                )
+        check_ranges(self, RANGES)
+
+
+RANGES = {  # of hyper-parameters, both ends included
+    "lr_actor": (0, 1),
+    "lr_critic": (0, 1),
+    "batch_size": (1, 1_000_000),
+    "learn_step": (1, 1_000_000),
+    "gamma": (0, 1),
+    "reward_scale": (0, 1_000_000),
+    "tau": (0, 1),
+    "policy_freq": (1, 1_000_000),
+    "policy_noise": (0, 1000),
+    "noise_clip": (0, 1000),
+    "expl_noise": (0, 1000),
+}
+RECORD = (  # what a checkpoint keeps of an agent beside its spaces, hyper-parameters and networks
+    "id",
+    "parent_id",
+    "mutation_kind",
+    "mutation",
+    "fitness",
+    "train_return",
+    "steps",
+    "updates",
+)
+
+
+def check_spaces(observation_space, action_space):
+    """Raise ValueError for spaces that TD3 cannot handle."""
+    for name, space in (("observations", observation_space), ("actions", action_space)):
+        if not isinstance(space, Box) or len(space.shape) != 1:
+            raise ValueError(f"TD3 needs {name} that are vectors, not {space}")
+    with np.errstate(over="ignore"):
+        size = np.float32(action_space.high) - np.float32(action_space.low)
+    if action_space.dtype.kind != "f" or not np.isfinite(size).all():
+        what = "real actions with finite bounds whose difference fits into float32"
+        raise ValueError(f"TD3 needs {what}, not {action_space}")
 
 
 class TD3:
     """One agent.
 
     Args:
-        observation_space, action_space: of one environment. Observations are vectors; the action box must be finite.
+        observation_space, action_space: of one environment. Observations are vectors; the action
+            box must be finite.
         hp: its `HyperParams`.
         hidden_size, activation: of the policy and of the critics alike.
         device: where its tensors live, for example "cpu" or "cuda".
         generator: `torch.Generator` of the initial weights; None uses torch's global one.
 
     Attributes:
-        networks, targets, optimizers: dicts with the keys "actor" and "critic"; the critic is an ensemble of two.
-        hidden_size, activation: nodes of the hidden layers and name of their activation, alike in all networks.
-        id, parent_id: of this agent and of the one it descends from (None in the first generation).
-        mutation: what set it apart from its parent, in words.
+        networks, targets, optimizers: dicts with the keys "actor" and "critic"; the critic is an
+            ensemble of two.
+        hidden_size, activation: of the hidden layers, alike in all networks.
+        id, parent_id: of this agent and of its parent (None in the first generation).
+        mutation_kind: what set it apart from its parent: "none", "elite", "architecture",
+            "parameters", "activation" or "rl_hp".
+        mutation: the same in words, with old and new value.
         fitness: one mean evaluation return per generation of its lineage.
-        train_return: mean return of the training episodes finished in its last generation; NaN if there were none.
+        train_return: mean return of the training episodes that ended in its last generation; NaN
+            if none did.
         steps, updates: environment steps and gradient steps of its lineage.
 
     Raises ValueError for spaces that TD3 cannot handle.
@@ -89,22 +135,18 @@ class TD3:
         device="cpu",
         generator=None,
     ):
+        check_spaces(observation_space, action_space)
         self.observation_space, self.action_space = observation_space, action_space
-        vectors = all(
-            isinstance(space, Box) and len(space.shape) == 1
-            for space in (observation_space, action_space)
-        )
-        if not vectors or action_space.dtype.kind != "f" or not action_space.is_bounded():
-            raise ValueError(
-                f"TD3 needs vectors, actions with finite bounds, not {observation_space}, {action_space}"
-            )
         self.hp, self.device = hp, torch.device(device)
-        self.id, self.parent_id, self.mutation = 0, None, "none"
-        self.fitness, self.train_return, self.steps, self.updates = [], math.nan, 0, 0
+        self.id, self.parent_id = 0, None
+        self.mutation_kind, self.mutation = "none", "none"
+        self.fitness, self.train_return = [], math.nan
+        self.steps, self.updates = 0, 0
 
-        edges = np.stack([action_space.low, action_space.high]).astype(np.float32)
+        edges = np.float32([action_space.low, action_space.high])
         self.low, self.high = torch.as_tensor(edges, device=self.device)  # (act_dim,) each
-        self.half_range, self.middle = (self.high - self.low) / 2, (self.high + self.low) / 2
+        self.half_range = (self.high - self.low) / 2
+        self.middle = (self.high + self.low) / 2
 
         obs_dim, act_dim = observation_space.shape[0], action_space.shape[0]
         shape = {"hidden_size": hidden_size, "activation": activation, "generator": generator}
@@ -115,20 +157,26 @@ class TD3:
         )
 
     def set_networks(self, **networks):
-        """Replace networks by name; these get a fresh target copy and a fresh optimiser, the others keep theirs."""
+        """Replace networks by name ("actor", "critic").
+
+        These get a fresh target copy and a fresh optimiser, the others keep theirs.
+        """
         for name, network in networks.items():
-            self.networks[name] = network.to(self.device)
+            network = network.to(self.device)
+            self.networks[name] = network
             self.targets[name] = copy.deepcopy(network).requires_grad_(False)
             self.optimizers[name] = Adam(
                 network.parameters(), lr=getattr(self.hp, f"lr_{name}"), fused=True
             )
-            self.hidden_size, self.activation = (
-                network.config.hidden_size,
-                network.config.activation,
-            )
+            self.hidden_size = network.config.hidden_size
+            self.activation = network.config.activation
 
     def set_hp(self, **changes):
-        """Put new hyper-parameters in force, by name. Networks and the optimisers' moments stay as they are."""
+        """Put new hyper-parameters in force, by name.
+
+        Networks and the optimisers' moments stay as they are. Raises ValueError outside the ranges
+        of `HyperParams`.
+        """
         self.hp = replace(self.hp, **changes)
         for name, optimizer in self.optimizers.items():
             optimizer.param_groups[0]["lr"] = getattr(self.hp, f"lr_{name}")
@@ -137,28 +185,25 @@ class TD3:
     def get_action(self, obs):
         """The greedy action: numpy in, numpy out, in the environment's units.
 
-        Takes one observation (obs_dim,) or a batch (batch, obs_dim) and returns (act_dim,) or (batch, act_dim). Raises
-        FloatingPointError if the policy diverged: an environment may take NaN for an action like any other.
+        Takes one observation (obs_dim,) or a batch (batch, obs_dim) and returns (act_dim,) or
+        (batch, act_dim). Raises FloatingPointError if the policy diverged: an environment may take
+        NaN for an action like any other.
         """
         batch = torch.as_tensor(np.atleast_2d(obs), dtype=torch.float32, device=self.device)
-        action = (
-            self._policy(self.networks["actor"], batch)
-            .cpu()
-            .numpy()
-            .astype(self.action_space.dtype)
-        )
+        action = self._policy(self.networks["actor"], batch).cpu().numpy()
         if not np.isfinite(action).all():
             raise FloatingPointError("the policy diverged: its action is not finite")
-        action = np.clip(
-            action, self.action_space.low, self.action_space.high
-        )  # rounding may step over an edge
+        box = self.action_space
+        # Rounding may step over an edge.
+        action = np.clip(action.astype(box.dtype), box.low, box.high)
         return action if np.ndim(obs) > 1 else action[0]
 
     def learn(self, batch, generator=None):
-        """One update from a `Batch`: the critics always, the policy and all targets every `policy_freq` updates.
+        """One update: the critics always, the policy and all targets every `policy_freq` updates.
 
-        `generator` is the `torch.Generator` (on the agent's device) of the smoothing noise; None uses the global one.
-        Returns the losses, detached, by network: "critic", and "actor" when it moved. The batch is not changed.
+        `batch` is a `Batch`, which is not changed. `generator` is the `torch.Generator` (on the
+        agent's device) of the smoothing noise; None uses the global one. Returns the losses,
+        detached, by network: "critic", and "actor" when it moved.
         """
         obs, action, reward, next_obs, terminated = (tensor.float() for tensor in batch)
         actor, critic, hp = self.networks["actor"], self.networks["critic"], self.hp
@@ -166,18 +211,15 @@ class TD3:
 
         with torch.no_grad():
             # Smooth the target policy: similar actions should have similar values.
-            noise = (
-                torch.randn(action.shape, generator=generator, device=self.device) * hp.policy_noise
-            )
-            noise = noise.clamp(-hp.noise_clip, hp.noise_clip) * self.half_range
-            next_action = self._policy(self.targets["actor"], next_obs) + noise
+            noise = torch.randn(action.shape, generator=generator, device=self.device)
+            noise = (noise * hp.policy_noise).clamp(-hp.noise_clip, hp.noise_clip)
+            next_action = self._policy(self.targets["actor"], next_obs) + noise * self.half_range
             next_action = next_action.clamp(self.low, self.high)  # (batch, act_dim)
 
             # Believe the more pessimistic critic; nothing follows a termination.
             q1, q2 = self.targets["critic"](torch.cat([next_obs, next_action], -1))
-            target = hp.reward_scale * reward + hp.gamma * (1 - terminated) * torch.minimum(
-                q1, q2
-            )  # (batch, 1)
+            future = hp.gamma * (1 - terminated) * torch.minimum(q1, q2)
+            target = hp.reward_scale * reward + future  # (batch, 1)
 
         # Move both critics towards the same target.
         q1, q2 = critic(torch.cat([obs, action], -1))  # (batch, 1) each
@@ -193,9 +235,8 @@ class TD3:
             # Let every target follow its network slowly.
             with torch.no_grad():
                 for name, network in self.networks.items():
-                    torch._foreach_lerp_(
-                        list(self.targets[name].parameters()), list(network.parameters()), hp.tau
-                    )
+                    targets = list(self.targets[name].parameters())
+                    torch._foreach_lerp_(targets, list(network.parameters()), hp.tau)
 
         return {name: loss.detach() for name, loss in losses.items()}
 
@@ -204,32 +245,37 @@ class TD3:
         return self.middle + self.half_range * actor(obs)
 
     def _descend(self, name, loss):
-        """One optimiser step of one network; only its gradients are asked for, so no others are computed."""
+        """One optimiser step of one network, which computes no gradients of any other."""
         parameters = self.optimizers[name].param_groups[0]["params"]  # all of the network's
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters)):
             parameter.grad = gradient
         self.optimizers[name].step()
 
     def is_finite(self):
-        """Whether all its weights are finite. A NaN policy can look fit: LunarLander flies NaN as "engines off"."""
-        return all(
-            torch.isfinite(w).all().item()
-            for network in self.networks.values()
-            for w in network.parameters()
-        )
+        """Whether all its weights are finite.
+
+        A NaN policy can look fit: LunarLander takes NaN for "engines off".
+        """
+        networks = self.networks.values()
+        weights = (weight for network in networks for weight in network.parameters())
+        return all(bool(weight.isfinite().all()) for weight in weights)
 
     def clone(self):
-        """An agent that is equal in everything, counters and optimiser moments included, and shares nothing."""
-        return copy.deepcopy(self)
+        """An agent that is equal in everything, optimiser moments included, and shares nothing."""
+        twin = object.__new__(type(self))
+        vars(twin).update(copy.deepcopy(vars(self)))
+        return twin
 
     def state(self):
-        """Everything that makes this agent, copied as plain data to the CPU; `TD3.from_state` is the way back."""
+        """Everything that makes this agent, copied as plain data; tensors are on the CPU.
+
+        `TD3.from_state` is the way back.
+        """
         boxes = (self.observation_space, self.action_space)
-        names = ("id", "parent_id", "mutation", "fitness", "train_return", "steps", "updates")
         state = {
             "spaces": [[torch.tensor(box.low), torch.tensor(box.high)] for box in boxes],
             "hp": asdict(self.hp),
-            "record": {name: getattr(self, name) for name in names},
+            "record": {name: getattr(self, name) for name in RECORD},
             "networks": {},
         }
         for name, network in self.networks.items():
@@ -239,21 +285,18 @@ class TD3:
                 "target": self.targets[name].state_dict(),
                 "moments": list(self.optimizers[name].state_dict()["state"].values()),
             }
-        return checkpoint.loads(
-            checkpoint.dumps(state)
-        )  # a copy, and proof that a file can hold it
+        return checkpoint.copied(state)
 
     def __reduce__(self):
-        # Copied and sent to other processes as bytes, because torch would share tensors with them.
+        # To another process an agent travels as bytes: torch would share its tensors instead.
         return _from_bytes, (type(self), checkpoint.dumps(self.state()), str(self.device))
 
     @classmethod
     def from_state(cls, state, device="cpu"):
         """The agent that `state` describes, on any device; it shares nothing with `state`."""
-        state = copy.deepcopy(state)
-        boxes = [
-            Box(low.numpy(), high.numpy(), dtype=low.numpy().dtype) for low, high in state["spaces"]
-        ]
+        state = checkpoint.copied(state)
+        edges = [(low.numpy(), high.numpy()) for low, high in state["spaces"]]
+        boxes = [Box(low, high, dtype=low.dtype) for low, high in edges]
         agent = cls(*boxes, HyperParams(**state["hp"]), device=device, generator=torch.Generator())
         for name, saved in state["networks"].items():
             network = EvolvableMLP(**saved["config"], generator=torch.Generator())
@@ -261,11 +304,10 @@ class TD3:
             agent.set_networks(**{name: network})
             agent.targets[name].load_state_dict(saved["target"])
             optimizer = agent.optimizers[name]
-            optimizer.load_state_dict(
-                {**optimizer.state_dict(), "state": dict(enumerate(saved["moments"]))}
-            )
-        for name, value in state["record"].items():
-            setattr(agent, name, value)
+            moments = dict(enumerate(saved["moments"]))
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+        for name in RECORD:
+            setattr(agent, name, state["record"][name])
         return agent
 
     def save_checkpoint(self, path):
@@ -274,7 +316,7 @@ class TD3:
 
     @classmethod
     def load_checkpoint(cls, path, device="cpu"):
-        """The agent in a file that `save_checkpoint` wrote. Raises ValueError if the file holds anything else."""
+        """The agent in a file that `save_checkpoint` wrote; ValueError if it is anything else."""
         return checkpoint.load(path, lambda state: cls.from_state(state, device))
 
 

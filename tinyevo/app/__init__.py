@@ -1,0 +1,5 @@
+"""Around a run: what makes it safe and comfortable. Skip it when you read about evolution.
+
+`cli` reads flags and answers faults, `runs` keeps a run in its folder, `workers` fly members side
+by side in processes, `report` shows what happens.
+"""

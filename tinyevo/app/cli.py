@@ -1,0 +1,229 @@
+"""The command line: flags, Ctrl-C, and one line for every fault.
+
+`run_program` reads the flags and calls a program with them. What is wrong before its run begins
+ends with exit status 2, and nothing is written; what goes wrong later ends with 1 and the command
+that resumes.
+
+Mirrors the tutorial's section "Resuming and reproducing".
+"""
+
+import multiprocessing
+import signal
+import sys
+from pathlib import Path
+
+if multiprocessing.parent_process() or Path(sys.argv[0]).name == "train_lunar.py":
+    # While the slow imports below take their time, Ctrl-C ends the program and its workers at once.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import argparse
+import os
+import shlex
+import subprocess
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, suppress
+from dataclasses import dataclass
+
+import gymnasium as gym
+import torch
+
+from tinyevo.app.report import plain_warnings
+from tinyevo.app.runs import RunFolder, Settings
+from tinyevo.environment import can_render
+from tinyevo.train import Run
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for."""
+
+    settings: Settings
+    resumed: Run | None  # the run to resume, None for a new one
+    folder: RunFolder
+    device: torch.device
+    workers: int  # processes
+    film: bool  # whether to render a GIF at the end
+
+
+def run_program(program, settings, quick):
+    """Call `program` with the `Options` of the command line, and answer whatever stops it.
+
+    `settings` are those of a new run, `quick` those with the flag `--quick`.
+    """
+    parser = make_parser(settings, quick)
+    flags = vars(parser.parse_args())
+    prepare_process()
+    folder = RunFolder(flags.get("resume") or flags.get("out"))
+    try:
+        with closing(folder):
+            if "out" in flags and "resume" in flags:
+                raise ValueError("--out and --resume exclude each other: a run keeps its folder")
+            program(read_options(flags, settings, quick, folder))
+    except KeyboardInterrupt as stop:
+        number = stop.args[0] if stop.args else signal.SIGINT
+        hint = f"; {resume_hint(folder, flags)}" if folder.begun else ""
+        parser.exit(128 + number, f"stopped{hint}\n")
+    except Exception as error:
+        reason = explain(error, folder.begun)
+        if reason is None:  # a mistake in the code, which needs the traceback
+            raise
+        if not folder.begun:
+            parser.error(reason)
+        hint = resume_hint(folder, flags)
+        if isinstance(error, ArithmeticError):  # would happen again
+            hint = f"results so far are in {folder}"
+        parser.exit(1, f"stopped: {reason}; {hint}\n")
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser that answers a mistake in one line, with exit status 2."""
+
+    def error(self, message):
+        """Say what was wrong."""
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}\n")
+
+
+def make_parser(settings, quick):
+    """A parser whose result holds the flags that were given, by the name of what they set."""
+    parser = OneLineParser(
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        description="Evolve a population of TD3 agents until one of them lands.",
+    )
+
+    def add(flag, name, kind, default, text):
+        text = f"{text} (default: {default})"
+        parser.add_argument(flag, dest=name, type=kind, metavar="X", help=text)
+
+    config, size = settings.config, settings.tournament.population_size
+    add("--env", "env_id", str, config.env_id, "Gymnasium environment")
+    add("--seed", "seed", number, config.seed, "all randomness of the run follows from it")
+    add("--device", "device", str, "cpu", "torch device of the networks, such as cuda")
+    cores = "one per core, at most one per member; 1 on CUDA"
+    add("--workers", "workers", number, cores, "processes")
+    add("--pop-size", "population_size", number, size, "members of the population")
+    envs = "environments that a member flies side by side"
+    add("--num-envs", "num_envs", number, config.num_envs, envs)
+    steps = "environment steps of a member"
+    add("--max-steps", "max_steps", number, config.max_steps, f"{steps} in all")
+    add("--evo-steps", "evo_steps", number, config.evo_steps, f"{steps} in a generation")
+    add("--target", "target", float, config.target, "confirmed mean return that ends the run")
+    add("--out", "out", folder_name, "the next runs/NNN", "folder of this run, new or empty")
+    resume = "folder of a run to resume, which keeps its settings"
+    add("--resume", "resume", folder_name, "begin a new run", resume)
+    parser.add_argument(
+        "--no-gif", action="store_true", help="render no lander.gif (default: render it)"
+    )
+    changes = ", ".join(f"{name} {new}" for name, _, new in settings.differences(quick))
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"all of it in about a minute, without landing (default: off): {changes}",
+    )
+    return parser
+
+
+def number(text):
+    """Read a number; 1e6 is a whole number too."""
+    if text.isdecimal():
+        return int(text)
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
+def folder_name(text):
+    """Read a path; an empty one is a mistake, often an empty variable of a shell."""
+    if not text:
+        raise ValueError
+    return Path(text)
+
+
+def prepare_process():
+    """Make this process the home of a run: its threads, signals, output and warnings."""
+    torch.set_num_threads(1)  # with small networks a second thread costs more than it brings
+    answer_stops(interrupt)
+    plain_warnings()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    with suppress(AttributeError):  # IDLE's and notebooks' streams need none of it
+        # Show each table at once, through a pipe too, and whatever the name of the folder.
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+
+
+def answer_stops(how):
+    """Let a handler answer Ctrl-C and SIGTERM."""
+    signal.signal(signal.SIGINT, how)
+    signal.signal(signal.SIGTERM, how)
+
+
+def interrupt(number, frame):
+    """End in order, and do not let another signal disturb that."""
+    answer_stops(signal.SIG_IGN)
+    raise KeyboardInterrupt(number)
+
+
+def read_options(flags, settings, quick, folder):
+    """The `Options` that flags mean. Raises ValueError, OSError or TypeError if they are wrong."""
+    device = find_device(flags.get("device", "cpu"))
+    if "resume" in flags:
+        changes = flags
+        if "quick" in flags:
+            changes = {name: new for name, _, new in settings.differences(quick)} | flags
+        run, settings = resume_run(folder, changes, device)
+    else:
+        run, settings = None, (quick if "quick" in flags else settings).changed(flags)
+    workers = flags.get("workers", 1 if device.type == "cuda" else os.cpu_count() or 1)
+    if type(workers) is not int or workers < 1:
+        raise ValueError(f"--workers must be a whole number of at least 1, not {workers}")
+    film = "no_gif" not in flags
+    if film and not can_render(settings.config.env_id):
+        raise ValueError(f"--env {settings.config.env_id} cannot be rendered: add --no-gif")
+    most = min(settings.tournament.population_size, 61)  # Windows waits for no more than 61
+    return Options(settings, run, folder, device, min(workers, most), film)
+
+
+def resume_run(folder, changes, device):
+    """The (run, settings) in a folder; where the run ends, `max_steps` or `target`, may change."""
+    run, settings = folder.load(device)
+    changed = settings.changed(changes)
+    for name, old, new in settings.differences(changed):
+        if name not in ("max_steps", "target"):
+            raise ValueError(f"the run in {folder} has {name} {old}, it cannot resume with {new}")
+    if changed.config.max_steps < run.steps:
+        steps = changed.config.max_steps
+        raise ValueError(f"the run in {folder} has flown {run.steps} steps, over max_steps {steps}")
+    return run, changed
+
+
+def find_device(name):
+    """The torch device of a name; ValueError if it is not here."""
+    try:
+        torch.empty(1, device=name).cpu()  # there and back
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name} is not available here: {reason}") from error
+
+
+def explain(error, begun):
+    """What a user needs to know of an error; None if it is a mistake in the code."""
+    if isinstance(error, BrokenProcessPool):
+        return "a worker process died, perhaps for lack of memory (--workers 1 needs less)"
+    if type(error) is RuntimeError and "tried to allocate" not in str(error):
+        return None  # torch says so in place of a MemoryError
+    expected = (ArithmeticError, OSError, MemoryError, RuntimeError, gym.error.Error)
+    if not begun:
+        expected += (ValueError, TypeError)
+    return str(error) if isinstance(error, expected) else None
+
+
+def resume_hint(folder, flags):
+    """The command that resumes the run in a folder."""
+    command = [sys.argv[0], "--resume", str(folder)]
+    if "device" in flags:
+        command.append(f"--device={flags['device']}")
+    if "no_gif" in flags:
+        command.append("--no-gif")
+    quote = subprocess.list2cmdline if os.name == "nt" else shlex.join
+    return f"resume with: python {quote(command)}"

@@ -1,0 +1,115 @@
+"""What a run tells: its settings, a table for each generation, the final score.
+
+Mirrors the tutorial's section "Reading a run".
+"""
+
+import math
+import re
+import textwrap
+import warnings
+from dataclasses import asdict
+
+import numpy as np
+from tqdm import tqdm
+
+COLUMNS = {  # of the table: the head and the format of each
+    "": ":1",
+    "id": ":>4",
+    "from": ":>4",
+    "mutation": ":<39",
+    "fitness": ":>7",
+    "mean5": ":>7",
+    "train": ":>7",
+    "steps": ":>8",
+    "hidden": ":>11",
+    "act": ":>5",
+    "lr a": ":>7",
+    "lr c": ":>7",
+    "batch": ":>5",
+    "ls": ":>2",
+}
+LINE = " ".join(f"{{{form}}}" for form in COLUMNS.values())
+
+
+def population_table(population):
+    """The population as text, one line per member; the fittest has a star.
+
+    "from" is the parent, "mean5" the mean of the last five fitnesses of the member's lineage,
+    "train" the mean return of its training episodes, "lr a" and "lr c" the learning rates of actor
+    and critics, "ls" the `learn_step`.
+    """
+    lines = [LINE.format(*COLUMNS)]
+    best = max(population, key=lambda agent: agent.fitness[-1:])
+    for agent in population:
+        recent = agent.fitness[-5:] or [math.nan]
+        line = LINE.format(
+            "*" if agent is best else "",
+            agent.id,
+            "-" if agent.parent_id is None else agent.parent_id,
+            agent.mutation,
+            f"{recent[-1]:.1f}",
+            f"{np.mean(recent):.1f}",
+            f"{agent.train_return:.1f}",
+            agent.steps,
+            "x".join(map(str, agent.hidden_size)),
+            agent.activation,
+            f"{agent.hp.lr_actor:.1e}",
+            f"{agent.hp.lr_critic:.1e}",
+            agent.hp.batch_size,
+            agent.hp.learn_step,
+        )
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def show_settings(settings, run, options):
+    """Print the settings of a run and, if it is resumed, where it stands."""
+    for title, group in asdict(settings).items():
+        text = ", ".join(f"{name} {value}" for name, value in group.items())
+        print(textwrap.fill(f"{title}: {text}", 120, subsequent_indent="    "))
+    print(f"device: {options.device}, workers: {options.workers}, output: {options.folder}")
+    if run.history:
+        best = f"best confirmed mean return {run.best_return:.1f}"
+        print(f"resumed after generation {run.generation - 1}, {best}")
+    if run.steps >= settings.config.max_steps or run.best_return >= settings.config.target:
+        print("this run is finished; a larger --max-steps or --target continues it")
+
+
+def show_generation(run, bar):
+    """Print the last generation above the bar."""
+    diverged = [str(agent.id) for agent in run.population if agent.fitness[-1] == -math.inf]
+    if diverged:
+        tqdm.write(f"diverged, and gets no children: agent {', '.join(diverged)}")
+    tqdm.write(f"\ngeneration {run.generation - 1}\n{population_table(run.population)}")
+    tqdm.write(f"best confirmed: {best_agent(run)}, mean return {run.best_return:.1f}")
+    fitness = max(agent.fitness[-1] for agent in run.population)
+    bar.set_postfix(fitness=f"{fitness:.0f}", confirmed=f"{run.best_return:.0f}")
+
+
+def show_score(run, env_id, flight, returns):
+    """Print the final score, and the call of `evaluate` that gives it again."""
+    arguments = ", ".join(f"{name}={value}" for name, value in flight.items())
+    spread = f"+- {returns.std():.2f}, from {returns.min():.1f} to {returns.max():.1f}"
+    print(f"\nthe best confirmed agent ({best_agent(run)}) in fresh episodes:")
+    print(f"evaluate(agent, {env_id!r}, {arguments})")
+    print(f"mean return {returns.mean():.2f} {spread}")
+
+
+def show_film(returns):
+    """Print what the film shows."""
+    numbers = ", ".join(f"{value:.1f}" for value in returns)
+    print(f"returns of {len(returns)} whole episodes rendered: {numbers}")
+
+
+def best_agent(run):
+    """The best confirmed agent, in words."""
+    return f"agent {run.best.id} after {run.best.steps} steps"
+
+
+def plain_warnings():
+    """Show each warning as one line without colour codes, of which Gymnasium's have some."""
+
+    def one_line(message, *where):
+        return re.sub(r"\x1b\[[0-9;]*m", "", f"warning: {message}\n")
+
+    warnings.formatwarning = one_line

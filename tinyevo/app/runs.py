@@ -1,0 +1,237 @@
+"""The settings of a run, and the folder that keeps it.
+
+Nothing about randomness needs to be kept: every seed follows from the run's seed and the number of
+the generation. So a run that was killed and resumed gives byte for byte what it would have given
+without.
+
+Mirrors the tutorial's section "Resuming and reproducing".
+"""
+
+import csv
+import io
+import json
+import sqlite3
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from tinyevo import checkpoint
+from tinyevo.buffer import ReplayBuffer
+from tinyevo.environment import find_spaces
+from tinyevo.mutation import Mutations, RLParameter
+from tinyevo.networks import MLPConfig
+from tinyevo.td3 import TD3, HyperParams
+from tinyevo.tournament import TournamentSelection
+from tinyevo.train import Run, TrainConfig
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The networks of the first generation, policy and critics alike."""
+
+    hidden_size: tuple = (64, 64)
+    activation: str = "relu"
+
+    def __post_init__(self):
+        config = MLPConfig(1, 1, self.hidden_size, self.activation)  # which checks them
+        object.__setattr__(self, "hidden_size", config.hidden_size)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a run, in five groups.
+
+    Raises ValueError if mutation may lead out of what `HyperParams` allows.
+    """
+
+    config: TrainConfig
+    network: NetworkSettings
+    hp: HyperParams
+    tournament: TournamentSelection
+    mutations: Mutations
+
+    def __post_init__(self):
+        names = [hyper_param.name for hyper_param in fields(HyperParams)]
+        for name, space in self.mutations.hp_space.items():
+            if name not in names:
+                raise ValueError(f"hp_space has {name!r}, choose from {', '.join(names)}")
+            replace(self.hp, **{name: space.dtype(space.min)})
+            replace(self.hp, **{name: space.dtype(space.max)})
+
+    def changed(self, changes):
+        """Settings in which fields of `config` and `tournament` have new values, by name."""
+        groups = {}
+        for group in ("config", "tournament"):
+            old = getattr(self, group)
+            own = {name: value for name, value in changes.items() if hasattr(old, name)}
+            groups[group] = replace(old, **own)
+        return replace(self, **groups)
+
+    def differences(self, other):
+        """Yields (name, own value, other value) of each field that differs."""
+        others = asdict(other)
+        for group, values in asdict(self).items():
+            for name, value in values.items():
+                if value != others[group][name]:
+                    yield name, value, others[group][name]
+
+    def to_json(self):
+        """All of them as JSON text."""
+        return json.dumps(asdict(self), indent=2, default=lambda dtype: dtype.__name__) + "\n"
+
+    @classmethod
+    def from_json(cls, text):
+        """The settings that `to_json` wrote; ValueError names a field that is wrong."""
+        groups = json.loads(text)
+        space = groups["mutations"]["hp_space"]
+        dtypes = {"int": int, "float": float}
+        for name, limits in space.items():
+            space[name] = RLParameter(**limits | {"dtype": dtypes[limits["dtype"]]})
+        return cls(**{group.name: group.type(**groups[group.name]) for group in fields(cls)})
+
+
+class RunFolder:
+    """The folder of one run: it is locked while this process writes into it.
+
+    Attributes:
+        path: of the folder; None until `save` chooses the next one under `runs/`.
+        begun: whether this process has saved a run in it, from which it can be resumed.
+    """
+
+    def __init__(self, path=None):
+        self.path = path
+        self.begun = False
+        self._lock = None
+
+    def __str__(self):
+        return str(self.path)
+
+    def save(self, run, settings):
+        """Write all that there is of a run; every file but the first follows from it.
+
+        A new folder is made first. Raises ValueError if it holds anything already, or if another
+        run writes into it, and OSError, naming the file, if a file cannot be written.
+        """
+        if self._lock is None:
+            self._begin()
+        checkpoint.save(run_state(run, settings), self.path / "population.pt")
+        checkpoint.write(self.path / "config.json", settings.to_json().encode())
+        if run.history:
+            run.best.save_checkpoint(self.path / "elite.pt")
+            checkpoint.write(self.path / "history.csv", history_csv(run.history).encode())
+        self.begun = True
+
+    def load(self, device="cpu"):
+        """The (run, settings) that `save` wrote last.
+
+        Raises ValueError if there is none, if another run writes into the folder, if a file is
+        damaged, or if the environment has changed.
+        """
+        file = self.path / "population.pt"
+        if not file.is_file():
+            raise ValueError(f"there is no run to resume in {self.path}: {file} is missing")
+        self._lock = lock_folder(self.path)  # before it is read
+        run, settings = checkpoint.load(file, lambda state: run_from_state(state, device))
+        spaces = find_spaces(settings.config.env_id)
+        learned = run.population[0].observation_space, run.population[0].action_space
+        if learned != spaces:
+            env_id = settings.config.env_id
+            raise ValueError(f"the run in {self.path} learned {learned}, but {env_id} has {spaces}")
+        return run, settings
+
+    @contextmanager
+    def new_file(self, name):
+        """A file object whose content becomes this file of the folder at the end of the block.
+
+        Where the block lacks a package, it says so and writes no file.
+        """
+        content = io.BytesIO()
+        try:
+            yield content
+        except ImportError as error:
+            print(f"no {name}: {error}")
+        else:
+            checkpoint.write(self.path / name, content.getvalue())
+
+    def files(self):
+        """The paths of the run's files."""
+        return sorted(path for path in self.path.iterdir() if path.suffix != ".lock")
+
+    def close(self):
+        """Let others write into the folder."""
+        if self._lock:
+            self._lock.close()
+
+    def _begin(self):
+        """Make the folder, unless it holds something, and lock it."""
+        if self.path is None:
+            self.path = next_folder()
+        self.path.mkdir(parents=True, exist_ok=True)
+        # Such files are left by a run that never began.
+        if any(old.suffix not in (".lock", ".tmp") for old in self.path.iterdir()):
+            raise ValueError(f"{self.path} is not empty, and no run is overwritten: name a new one")
+        self._lock = lock_folder(self.path)
+
+
+def next_folder():
+    """Make the folder with the next number under `runs/`."""
+    runs = Path("runs")
+    runs.mkdir(exist_ok=True)
+    while True:
+        taken = [int(old.name) for old in runs.glob("*") if old.name.isdecimal()]
+        path = runs / f"{max(taken, default=0) + 1:03d}"
+        with suppress(FileExistsError):  # another run was faster
+            path.mkdir()
+            return path
+
+
+def lock_folder(path):
+    """Keep every other run out of a folder.
+
+    The lock holds until the answer is closed or this process ends, however it ends. It is SQLite's,
+    the one lock of the standard library that works everywhere. Raises ValueError if another process
+    has it.
+    """
+    try:
+        lock = sqlite3.connect(path / "run.lock", timeout=0)
+        lock.executescript("PRAGMA journal_mode = OFF; BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        raise ValueError(f"{path} is locked ({error}): is another run writing into it?") from error
+    return lock
+
+
+def run_state(run, settings):
+    """A run and its settings as plain data."""
+    return {
+        "settings": settings.to_json(),
+        "population": [agent.state() for agent in run.population],
+        "memory": run.memory.state(),
+        "steps": run.steps,
+        "best": run.best and run.best.state(),
+        "best_return": run.best_return,
+        "history": run.history,
+    }
+
+
+def run_from_state(state, device="cpu"):
+    """The (run, settings) that `run_state` described."""
+    population = [TD3.from_state(agent, device) for agent in state["population"]]
+    spaces = population[0].observation_space, population[0].action_space
+    run = Run(
+        population=population,
+        memory=ReplayBuffer.from_state(state["memory"], *spaces, device),
+        steps=state["steps"],
+        best=state["best"] and TD3.from_state(state["best"], device),
+        best_return=state["best_return"],
+        history=state["history"],
+    )
+    return run, Settings.from_json(state["settings"])
+
+
+def history_csv(history):
+    """The rows of a history as text of comma-separated values."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, history[0])
+    table.writeheader()
+    table.writerows(history)
+    return text.getvalue()

@@ -1,0 +1,186 @@
+"""Processes in which the members of a generation fly side by side, and the bar that shows it.
+
+Beside what the `map` of any executor does, `side_by_side` raises a member's fault at once, notices
+a worker that died even in the middle of a result, gives memory back to the system, and moves the
+bar while members fly.
+
+Mirrors the tutorial's section "Going further".
+"""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from tinyevo.app.report import plain_warnings
+
+_flown = None  # in a worker: the counter that it shares with the main process
+
+
+class Workers(NamedTuple):
+    """What `train` needs of those who fly its members."""
+
+    map: Callable  # calls a function for all members; a list of results, in order
+    on_steps: Callable  # called, where members fly, with the number of steps that they took
+    bar: tqdm  # of the steps of all members
+
+
+@contextmanager
+def side_by_side(count, run, config):
+    """`Workers` for a run: `count` processes, or none beside this one if it is 1.
+
+    The processes end with the `with` block, however it ends.
+    """
+    size = len(run.population)
+    bar = tqdm(
+        total=config.max_steps * size,
+        initial=run.steps * size,
+        unit=" steps",
+        unit_scale=True,
+        disable=None,
+    )
+    with bar, every_second(bar.refresh):
+        if count == 1:
+            yield Workers(map_here, bar.update, bar)
+        else:
+            with worker_pool(count) as pool:
+                yield Workers(partial(map_in_pool, pool, bar.update), report_steps, bar)
+
+
+def map_here(function, *arguments):
+    """`map` as a list, one call after another."""
+    return [run_task(function, *task) for task in zip(*arguments)]
+
+
+def map_in_pool(pool, on_steps, function, *arguments):
+    """`map` as a list, in the processes of a `worker_pool`.
+
+    `on_steps` is called, here, with the steps that workers report meanwhile. Raises what a call
+    raised, and BrokenProcessPool if a worker died.
+    """
+    seen = pool.flown.value
+    futures = [pool.submit(run_task, function, *task) for task in zip(*arguments)]
+    pending = futures
+    while pending:
+        done, pending = wait(futures, timeout=0.5, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()  # raises at once what the task raised
+        # A pool notices a dead worker too, but not one that died while it sent its result.
+        exits = [worker.exitcode for worker in list(pool._processes.values())]
+        if pending and any(code is not None for code in exits):
+            raise BrokenProcessPool("a worker process died")
+        now = pool.flown.value
+        on_steps(now - seen)
+        seen = now
+    return [future.result() for future in futures]
+
+
+@contextmanager
+def worker_pool(count):
+    """A pool of `count` fresh processes with one torch thread each; they end with the `with` block.
+
+    Its attribute `flown` is a shared counter of the steps that `report_steps` was told.
+    """
+    # Spawned, not forked: a fork copies torch's locks in whatever state its threads left them.
+    context = multiprocessing.get_context("spawn")
+    flown = context.Value("q", 0)
+    pool = ProcessPoolExecutor(
+        count, mp_context=context, initializer=_start_worker, initargs=(flown,)
+    )
+    pool.flown = flown
+    others = set(multiprocessing.active_children())
+    writer = pool._result_queue._writer
+    try:
+        with signals_deferred():
+            for _ in range(count):
+                pool.submit(int)
+        yield pool
+    finally:
+        writer.close()  # the workers' end alone stays open: half a result ends with its sender
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.kill()
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def signals_deferred():
+    """Answer Ctrl-C and SIGTERM after the `with` block: a process start must not be torn apart.
+
+    Processes that are started in it have SIGINT blocked, because Ctrl-C is the parent's business.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals interrupt the main thread alone
+        return
+    early = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(number, lambda number, _: early.append(number)) for number in numbers]
+    masks = hasattr(signal, "pthread_sigmask")  # not on Windows
+    if masks:
+        heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+        for number, handler in zip(numbers, handlers):
+            signal.signal(number, handler)
+        for number in early:
+            signal.raise_signal(number)
+
+
+def report_steps(steps):
+    """Add steps to the counter of the pool that this worker belongs to, if it does."""
+    if _flown is not None:
+        with _flown.get_lock():
+            _flown.value += steps
+
+
+def run_task(function, *arguments):
+    """Call a function, and give the memory that it no longer needs back to the system."""
+    result = function(*arguments)
+    # Unless asked, glibc keeps what millions of small tensors leave behind: 10 MB a generation.
+    with suppress(AttributeError, OSError, TypeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
+    return result
+
+
+@contextmanager
+def every_second(act):
+    """Call `act()` once a second from a thread of its own, until the `with` block ends."""
+    done = threading.Event()
+
+    def repeat():
+        while not done.wait(1):
+            act()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=1)  # an interrupted `act` may hold a lock that the thread waits for
+
+
+def _start_worker(flown):
+    global _flown
+    _flown = flown
+    plain_warnings()
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be blocked
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
