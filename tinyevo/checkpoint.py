@@ -74,9 +74,8 @@ def loads(data):
     outline = json.loads(content["json"], object_hook=tensor)
     if outline["format"] != FORMAT:
         version = WRITERS.get(outline["format"], "another version")
-        raise ValueError(
-            f"its format is {outline['format']!r}, of tinyevo {version}; this version reads {FORMAT!r}"
-        )
+        what = f"its format is {outline['format']!r}, of tinyevo {version}"
+        raise ValueError(f"{what}; this version reads {FORMAT!r}")
     return outline["state"]
 
 
