@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 FORMAT = "tinyevo-2"
-WRITERS = {"tinyevo-1": "0.1.0"}  # versions of tinyevo that wrote earlier formats
+WRITERS = {"tinyevo-1": "tinyevo 0.1.0"}  # versions of tinyevo that wrote earlier formats
 DIGEST_SIZE = hashlib.sha256().digest_size
 TENSOR = "$tensor"  # in the JSON, {TENSOR: name} stands for the tensor of that name
 
@@ -73,8 +73,8 @@ def loads(data):
 
     outline = json.loads(content["json"], object_hook=tensor)
     if outline["format"] != FORMAT:
-        version = WRITERS.get(outline["format"], "another version")
-        what = f"its format is {outline['format']!r}, of tinyevo {version}"
+        writer = WRITERS.get(outline["format"], "another version of tinyevo")
+        what = f"its format is {outline['format']!r}, of {writer}"
         raise ValueError(f"{what}; this version reads {FORMAT!r}")
     return outline["state"]
 
