@@ -9,7 +9,7 @@ import stat
 import pytest
 import torch
 
-from tinyevo.checkpoint import dumps, load, loads, save, write
+from tinyevo.checkpoint import copied, dumps, load, loads, save, write
 
 STATE = {
     "number": 3,
@@ -140,16 +140,31 @@ def test_even_behind_a_right_digest_nothing_is_executed(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["foreign.pt"]
 
 
-def test_another_format_is_refused_with_both_names(monkeypatch):
-    monkeypatch.setattr("tinyevo.checkpoint.FORMAT", "tinyevo-99")
+@pytest.mark.parametrize(
+    "name, writer",
+    [("tinyevo-99", "another version of tinyevo"), ("tinyevo-1", "tinyevo 0.1.0")],
+)
+def test_another_format_is_refused_with_both_names_and_its_writer(monkeypatch, name, writer):
+    monkeypatch.setattr("tinyevo.checkpoint.FORMAT", name)
     data = dumps({})
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"'tinyevo-99'.*'tinyevo-1'"):
+    rule = f"its format is '{name}', of {writer}; this version reads 'tinyevo-2'"
+    with pytest.raises(ValueError, match=rule):
         loads(data)
 
 
+def test_a_copy_of_plain_state_shares_nothing_with_it():
+    state = {"list": [torch.ones(2, requires_grad=True), (1, 2)], "text": "x"}
+    copy = copied(state)
+    assert equal(copy, {"list": [torch.ones(2), [1, 2]], "text": "x"})
+    state["list"][0].data.zero_()
+    state["list"].append("more")
+    assert equal(copy, {"list": [torch.ones(2), [1, 2]], "text": "x"})
+    assert not copy["list"][0].requires_grad
+
+
 def test_what_is_not_plain_data_is_refused_when_it_is_saved(tmp_path):
-    with pytest.raises(AttributeError, match="set"):
+    with pytest.raises(TypeError, match=r"plain data and tensors, not \{1, 2\}"):
         save({"config": {1, 2}}, tmp_path / "state.pt")
     assert os.listdir(tmp_path) == []
 

@@ -31,11 +31,6 @@ def mutated(mutations, agent, seed=0):
     return mutations.mutate([agent], np.random.default_rng(seed))[0]
 
 
-def kind_of(text):
-    word = text.split()[0]
-    return "rl_hp" if word in HP_SPACE else word
-
-
 def updated(agent):
     """The agent after one update, which must move every network."""
     before = {name: flat(network.state_dict()) for name, network in agent.networks.items()}
@@ -156,6 +151,7 @@ def test_the_record_has_all_digits_of_an_integer_and_three_of_another_number(nam
     agent = make_agent()
     agent.set_hp(**{name: spec.min})
     assert mutated(only("rl_hp", hp_space={name: spec}), agent).mutation == text
+    assert agent.mutation_kind == "rl_hp"
 
 
 def test_a_mutation_moves_one_hyper_parameter_and_says_which_way():
@@ -198,21 +194,24 @@ def test_one_agents_mutation_changes_neither_its_sisters_nor_the_search_space():
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "wrong, rule",
     [
-        {"min": 2, "max": 1},
-        {"min": -math.inf, "max": 1},
-        {"min": 0, "max": math.inf},
-        {"min": math.nan, "max": 1},
-        {"min": 0, "max": 1, "dtype": str},
-        {"min": 0, "max": 1, "shrink_factor": 1.0},
-        {"min": 0, "max": 1, "shrink_factor": 0.0},
-        {"min": 0, "max": 1, "grow_factor": 1.0},
+        ({"min": 2}, "max must be a number from 2 to 1000000000.0, not 1"),
+        ({"min": -math.inf}, "min must be a number from -1000000000.0 to 1000000000.0, not -inf"),
+        ({"max": math.inf}, "max must be a number from 0 to 1000000000.0, not inf"),
+        ({"min": math.nan}, "min must be a number from .* not nan"),
+        ({"max": "1"}, "max must be a number from .* not '1'"),
+        ({"min": False}, "min must be a number from .* not False"),
+        ({"dtype": str}, "dtype of a range must be int or float, not <class 'str'>"),
+        ({"dtype": int, "max": 1.5}, "a range of int has whole ends, not 0 and 1.5"),
+        ({"shrink_factor": 1.0}, "shrink_factor must be a number from 0.001 to 0.999, not 1.0"),
+        ({"shrink_factor": 0.0}, "shrink_factor must be a number from 0.001 to 0.999, not 0.0"),
+        ({"grow_factor": 1.0}, "grow_factor must be a number from 1.001 to 1000, not 1.0"),
     ],
 )
-def test_a_range_that_makes_no_sense_is_refused(wrong):
-    with pytest.raises(ValueError, match="a range needs"):
-        RLParameter(**wrong)
+def test_a_range_that_makes_no_sense_is_refused_with_the_rule(wrong, rule):
+    with pytest.raises(ValueError, match=rule):
+        RLParameter(**{"min": 0, "max": 1, **wrong})
 
 
 # Architecture
@@ -257,6 +256,7 @@ def test_an_architecture_mutation_edits_all_networks_alike_and_keeps_surviving_w
     action = agent.get_action(obs.numpy())
     mutated(only("architecture", new_layer_prob=0.5), agent, seed)
     assert agent.hidden_size != (8, 8)
+    assert agent.mutation_kind == "architecture"
     assert agent.mutation == f"architecture 8x8 -> {'x'.join(map(str, agent.hidden_size))}"
     name = edit_of((8, 8), agent.hidden_size)
     assert all(surviving(old[key], network, name) for key, network in agent.networks.items())
@@ -299,7 +299,11 @@ def test_bounds_are_reached_and_never_passed_in_ten_thousand_mutations():
 
     class Agent:
         def __init__(self):
-            self.networks, self.mutation = {"actor": Shape((64, 64))}, "none"
+            self.networks, self.mutation_kind = {"actor": Shape((64, 64))}, "none"
+
+        @property
+        def hidden_size(self):
+            return self.networks["actor"].hidden_size
 
         def set_networks(self, **networks):
             self.networks = networks
@@ -308,9 +312,9 @@ def test_bounds_are_reached_and_never_passed_in_ten_thousand_mutations():
     mutations = Mutations(**{**NEVER, "architecture": 1})
     depths, widths = set(), set()
     for _ in range(10_000):
-        before = agent.networks["actor"].hidden_size
+        before = agent.hidden_size
         mutations.mutate([agent], rng)
-        sizes = agent.networks["actor"].hidden_size
+        sizes = agent.hidden_size
         assert sizes != before
         depths.add(len(sizes))
         widths.update(sizes)
@@ -365,7 +369,7 @@ def test_only_weight_matrices_of_the_policy_change():
     agent = learn(make_agent())
     before = copy.deepcopy(agent.networks)
     critic = flat(agent.state()["networks"]["critic"])
-    assert mutated(only("parameters"), agent).mutation.startswith("parameters ")
+    assert mutated(only("parameters"), agent).mutation_kind == "parameters"
     assert flat(agent.state()["networks"]["critic"]) == critic, (
         "the critic, its target or its moments changed"
     )
@@ -450,10 +454,8 @@ def test_the_bands_have_their_shares():
 def test_no_noise_and_no_bands_is_the_identity():
     agent = learn(make_agent())
     before = agent.clone()
-    assert (
-        mutated(only("parameters", mutation_sd=0, super_prob=0, reset_prob=0), agent).mutation
-        == "none"
-    )
+    mutated(only("parameters", mutation_sd=0, super_prob=0, reset_prob=0), agent)
+    assert agent.mutation_kind == agent.mutation == "none"
     assert same(agent, before)
 
 
@@ -465,6 +467,7 @@ def test_an_activation_mutation_always_picks_a_different_one_and_any_of_them(act
     seen = set()
     for seed in range(40):
         agent = mutated(only("activation"), make_agent(activation=activation), seed)
+        assert agent.mutation_kind == "activation"
         assert agent.mutation == f"activation {activation} -> {agent.activation}"
         seen.add(agent.activation)
     assert seen == set(ACTIVATIONS) - {activation}
@@ -495,9 +498,7 @@ def test_the_default_choice_is_every_activation_there_is():
 def test_kinds_are_drawn_in_proportion_to_their_weights():
     # 0.4 + 4 x 0.2 is 1.2: relative weights, so a third of the members stay as they are.
     mutations, rng = Mutations(hp_space=HP_SPACE, **SMALL), np.random.default_rng(0)
-    count = Counter(
-        kind_of(mutations.mutate([make_agent()], rng)[0].mutation) for _ in range(1800)
-    )
+    count = Counter(mutations.mutate([make_agent()], rng)[0].mutation_kind for _ in range(1800))
     expected = {
         "none": 600,
         "architecture": 300,
@@ -513,7 +514,7 @@ def test_kinds_are_drawn_in_proportion_to_their_weights():
 def test_a_kind_of_weight_zero_never_happens(kind):
     weights = {**dict.fromkeys(NEVER, 1), kind: 0}
     mutations, rng = Mutations(**weights, hp_space=HP_SPACE, **SMALL), np.random.default_rng(0)
-    kinds = {kind_of(mutations.mutate([make_agent()], rng)[0].mutation) for _ in range(150)}
+    kinds = {mutations.mutate([make_agent()], rng)[0].mutation_kind for _ in range(150)}
     assert kinds == {name.replace("no_mutation", "none") for name in NEVER if name != kind}
 
 
@@ -521,50 +522,56 @@ def test_a_kind_that_cannot_apply_is_drawn_again_among_the_others():
     stuck = {"layer_bounds": (2, 2), "node_bounds": (8, 8), "activations": ("relu",)}
     weights = {**NEVER, "architecture": 1000, "activation": 1000, "rl_hp": 0.001}
     for seed in range(20):
-        agent = make_agent()
-        text = mutated(Mutations(**weights, hp_space=HP_SPACE, **stuck), agent, seed).mutation
-        assert kind_of(text) == "rl_hp"
+        agent = mutated(Mutations(**weights, hp_space=HP_SPACE, **stuck), make_agent(), seed)
+        assert agent.mutation_kind == "rl_hp"
         assert agent.hidden_size == (8, 8) and agent.activation == "relu"
 
 
 def test_if_nothing_applies_the_record_says_none_and_nothing_is_touched():
     agent = learn(make_agent())
     before = agent.clone()
-    fixed = {"learn_step": RLParameter(1, 1, int)}
+    fixed = {"learn_step": RLParameter(agent.hp.learn_step, agent.hp.learn_step, int)}
     mutations = Mutations(
         **{**NEVER, "architecture": 1, "rl_hp": 1},
         hp_space=fixed,
         layer_bounds=(2, 2),
         node_bounds=(8, 8),
     )
-    assert mutated(mutations, agent).mutation == "none"
+    mutated(mutations, agent)
+    assert agent.mutation_kind == agent.mutation == "none"
     assert same(agent, before)
 
 
 def test_no_mutation_leaves_an_agent_bit_for_bit():
     agent = learn(make_agent())
     before = agent.clone()
-    assert mutated(only("no_mutation"), agent).mutation == "none"
+    mutated(only("no_mutation"), agent)
+    assert agent.mutation_kind == agent.mutation == "none"
     assert same(agent, before)
 
 
 @pytest.mark.parametrize("kind", [*NEVER])
 def test_the_elite_is_never_mutated_unless_asked(kind):
     elite = learn(make_agent())
-    elite.mutation = "elite"
+    elite.mutation_kind, elite.mutation = "elite", "whatever a reader is told"
     before = elite.clone()
     mutated(only(kind), elite)
     assert same(elite, before)
     mutated(only(kind, mutate_elite=True), elite)
-    assert elite.mutation != "elite"
+    assert elite.mutation_kind == kind.replace("no_mutation", "none")
+
+
+def test_only_the_kind_says_who_is_the_elite():
+    child = make_agent()
+    child.mutation = "elite"
+    assert mutated(only("activation"), child).mutation_kind == "activation"
 
 
 def test_the_same_generator_mutates_the_same_and_another_one_does_not():
     def run(seed):
         mutations = Mutations(hp_space=HP_SPACE, **SMALL)
-        return mutations.mutation(
-            [make_agent(slot) for slot in range(6)], np.random.default_rng(seed)
-        )
+        agents = [make_agent(slot) for slot in range(6)]
+        return mutations.mutate(agents, np.random.default_rng(seed))
 
     first, second, third = run(1), run(1), run(2)
     assert all(same(a, b) for a, b in zip(first, second))
@@ -579,30 +586,55 @@ def test_no_global_generator_is_read():
     assert np.random.get_state()[1].tolist() == numpy_state
 
 
-@pytest.mark.parametrize(
-    "wrong", [NEVER, {"architecture": -0.1}, {"rl_hp": math.nan}, {"parameters": math.inf}]
-)
-def test_weights_that_are_no_weights_are_refused(wrong):
-    with pytest.raises(
-        ValueError, match="weights of all kinds" if wrong is NEVER else next(iter(wrong))
-    ):
-        Mutations(**wrong)
+NOT_SIZES = "must be whole numbers of at least 1"
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "wrong, rule",
     [
-        {"layer_bounds": (3, 1)},
-        {"layer_bounds": (0, 3)},
-        {"node_bounds": (256, 16)},
-        {"node_bounds": (0, 16)},
-        {"node_steps": ()},
-        {"node_steps": (0, 8)},
-        {"mutated_share": 0},
-        {"mutated_share": 1.5},
+        (NEVER, "the weights of all kinds of mutation are 0: raise one of them"),
+        ({"architecture": -0.1}, "architecture must be a number from 0 to 1000000000.0, not -0.1"),
+        ({"rl_hp": math.nan}, "rl_hp must be a number from 0 to 1000000000.0, not nan"),
+        ({"parameters": math.inf}, "parameters must be a number from 0 to .* not inf"),
+        ({"activation": "1"}, "activation must be a number from 0 to .* not '1'"),
+        ({"no_mutation": True}, "no_mutation must be a number from 0 to .* not True"),
+        ({"new_layer_prob": 1.1}, "new_layer_prob must be a number from 0 to 1, not 1.1"),
+        ({"mutation_sd": -1}, "mutation_sd must be a number from 0 to .* not -1"),
+        ({"mutated_share": 0}, "mutated_share must be a number from 1e-09 to 1, not 0"),
+        ({"mutated_share": 1.5}, "mutated_share must be a number from 1e-09 to 1, not 1.5"),
+        ({"super_prob": -0.1}, "super_prob must be a number from 0 to 1, not -0.1"),
+        ({"super_sd": math.nan}, "super_sd must be a number from 0 to .* not nan"),
+        ({"reset_prob": 2}, "reset_prob must be a number from 0 to 1, not 2"),
+        (
+            {"super_prob": 0.75, "reset_prob": 0.5},
+            r"super_prob \+ reset_prob must be a number from 0 to 1, not 1.25",
+        ),
+        ({"layer_bounds": (3, 1)}, r"layer_bounds must be \(fewest, most\), not \(3, 1\)"),
+        ({"layer_bounds": (1, 2, 3)}, r"layer_bounds must be \(fewest, most\), not \(1, 2, 3\)"),
+        ({"layer_bounds": (0, 3)}, f"layer_bounds {NOT_SIZES}"),
+        ({"node_bounds": (256, 16)}, r"node_bounds must be \(fewest, most\), not \(256, 16\)"),
+        ({"node_bounds": (0, 16)}, f"node_bounds {NOT_SIZES}"),
+        ({"node_bounds": 16}, "node_bounds must be a tuple of whole numbers, not 16"),
+        ({"node_steps": ()}, r"node_steps must be a tuple of whole numbers, not \(\)"),
+        ({"node_steps": (0, 8)}, f"node_steps {NOT_SIZES}"),
+        ({"node_steps": (8.0,)}, f"node_steps {NOT_SIZES}"),
+        ({"activations": "relu"}, "activations must be a tuple of names, not 'relu'"),
+        ({"hp_space": ["gamma"]}, "hp_space must be a dict of RLParameter by name"),
+        ({"hp_space": {"gamma": (0, 1)}}, r"hp_space\['gamma'\] must be an RLParameter"),
     ],
 )
-def test_bounds_that_leave_no_choice_are_refused_by_name(wrong):
-    (name,) = wrong
-    with pytest.raises(ValueError, match=name):
+def test_a_setting_that_makes_no_sense_is_refused_by_name_with_the_rule(wrong, rule):
+    with pytest.raises(ValueError, match=rule):
         Mutations(**wrong)
+
+
+def test_lists_of_sizes_and_of_names_are_copied_into_tuples():
+    lists = {
+        "layer_bounds": [1, 2],
+        "node_bounds": [4, 8],
+        "node_steps": [2],
+        "activations": ["elu"],
+    }
+    mutations = Mutations(**lists)
+    assert {name: list(getattr(mutations, name)) for name in lists} == lists
+    assert all(type(getattr(mutations, name)) is tuple for name in lists)

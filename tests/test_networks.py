@@ -104,18 +104,20 @@ def test_the_config_is_frozen_and_a_list_of_sizes_is_copied():
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "wrong, rule",
     [
-        {"hidden_size": ()},
-        {"hidden_size": (0,)},
-        {"hidden_size": (2.0,)},
-        {"activation": "swash"},
-        {"output_activation": "swash"},
-        {"ensemble_size": 0},
+        ({"hidden_size": ()}, r"hidden_size must be a tuple such as \(64, 64\), not \(\)"),
+        ({"hidden_size": 64}, r"hidden_size must be a tuple such as \(64, 64\), not 64"),
+        ({"hidden_size": "64"}, r"hidden_size must be a tuple such as \(64, 64\), not '64'"),
+        ({"hidden_size": (0,)}, "sizes of a network are whole and at least 1, not 0"),
+        ({"hidden_size": (2.0,)}, "sizes of a network are whole and at least 1, not 2.0"),
+        ({"ensemble_size": 0}, "sizes of a network are whole and at least 1, not 0"),
+        ({"activation": "swash"}, "unknown activation 'swash', choose from relu, elu, gelu, tanh"),
+        ({"output_activation": "swash"}, "unknown activation 'swash', choose from relu"),
     ],
 )
-def test_a_shape_that_makes_no_network_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"hidden layer|activation"):
+def test_a_shape_that_makes_no_network_is_refused(wrong, rule):
+    with pytest.raises(ValueError, match=rule):
         make(**wrong)
 
 
@@ -315,17 +317,18 @@ def test_removing_a_layer_lets_the_output_read_the_one_before_by_index(sizes):
 
 
 @pytest.mark.parametrize(
-    "impossible",
+    "impossible, rule",
     [
-        lambda: make((4,)).remove_layer(),
-        lambda: make((4,)).remove_nodes(0, 4, rng()),
-        lambda: make((4,)).add_nodes(1, 1, rng()),
-        lambda: make((4,)).add_nodes(-1, 1, rng()),
-        lambda: make((4,)).change_activation("swash"),
+        (lambda: make((4,)).remove_layer(), "hidden_size must be a tuple"),
+        (lambda: make((4,)).remove_nodes(0, 4, rng()), "at least 1, not 0"),
+        (lambda: make((4,)).remove_nodes(0, -1, rng()), "-1 nodes cannot be removed"),
+        (lambda: make((4,)).add_nodes(1, 1, rng()), r"no hidden layer 1 in \(4,\)"),
+        (lambda: make((4,)).add_nodes(-1, 1, rng()), r"no hidden layer -1 in \(4,\)"),
+        (lambda: make((4,)).change_activation("swash"), "unknown activation 'swash'"),
     ],
 )
-def test_an_edit_that_leaves_no_network_is_refused(impossible):
-    with pytest.raises(ValueError, match=r"hidden layer|activation"):
+def test_an_edit_that_leaves_no_network_is_refused(impossible, rule):
+    with pytest.raises(ValueError, match=rule):
         impossible()
 
 

@@ -16,7 +16,8 @@ class Stub:
     """The least that selection needs of an agent."""
 
     def __init__(self, id, fitness):
-        self.id, self.parent_id, self.mutation = id, None, "none"
+        self.id, self.parent_id = id, None
+        self.mutation_kind, self.mutation = "parameters", "parameters 7 weights"
         self.fitness = [fitness]
 
     def is_finite(self):
@@ -24,7 +25,7 @@ class Stub:
 
     def clone(self):
         clone = Stub(self.id, self.fitness[-1])
-        clone.parent_id, clone.mutation = self.parent_id, self.mutation
+        vars(clone).update(vars(self))
         return clone
 
 
@@ -100,7 +101,7 @@ def test_the_next_generation_has_its_size_unique_ids_and_living_parents(size, el
         for child in offspring[1:] if elitism else offspring:
             assert child.parent_id in ids
             assert child.id not in seen, "an id was given twice"
-            assert child.mutation == "none"
+            assert child.mutation_kind == child.mutation == "none"
             seen.add(child.id)
         population = offspring
 
@@ -108,19 +109,15 @@ def test_the_next_generation_has_its_size_unique_ids_and_living_parents(size, el
 def test_the_elite_goes_on_as_it_was_in_the_first_place():
     population = [learn(make_agent(seed)) for seed in range(3)]
     for agent, fitness in zip(population, (1.0, 9.0, 5.0)):
-        agent.id, agent.parent_id, agent.mutation, agent.steps, agent.fitness = (
-            20 + agent.steps,
-            3,
-            "none",
-            800,
-            [fitness],
-        )
-    population[1].id, population[2].id = 21, 22
+        agent.parent_id, agent.steps, agent.fitness = 3, 800, [fitness]
+        agent.mutation_kind, agent.mutation = "activation", "activation relu -> elu"
+    for id, agent in enumerate(population, 20):
+        agent.id = id
     before = [flat(agent.state()) for agent in population]
     elite, offspring = TournamentSelection(2).select(population, np.random.default_rng(0))
     assert same(elite, population[1])
-    assert offspring[0].mutation == "elite"
-    offspring[0].mutation = "none"
+    assert offspring[0].mutation_kind == offspring[0].mutation == "elite"
+    offspring[0].mutation_kind, offspring[0].mutation = elite.mutation_kind, elite.mutation
     assert same(offspring[0], population[1])
     assert [flat(agent.state()) for agent in population] == before, "selection changed its input"
 
@@ -146,6 +143,15 @@ def test_without_elitism_everybody_is_a_child():
     )
     assert elite.id == 1
     assert [child.id for child in offspring] == [4, 5, 6, 7]
+
+
+def test_the_elite_is_the_fittest_member_itself_and_what_select_returns_is_a_copy():
+    population = stubs(1, 4, math.inf, 2)
+    selection = TournamentSelection(2)
+    assert selection.elite(population) is population[1]
+    elite, offspring = selection.select(population, np.random.default_rng(0))
+    assert elite.id == offspring[0].id == 1
+    assert len({id(agent) for agent in (population[1], elite, offspring[0])}) == 3
 
 
 def test_a_population_of_one_goes_on_alone():
@@ -182,14 +188,23 @@ def test_the_id_of_a_member_that_diverged_is_not_given_again():
     assert [agent.id for agent in offspring] == [1, 3, 4, 5]
 
 
-def test_an_empty_population_is_refused():
+@pytest.mark.parametrize("evaluated", [0, 2])
+def test_a_population_that_is_empty_or_not_evaluated_yet_is_refused(evaluated):
+    population = stubs(*range(evaluated))
+    for agent in population[1:]:
+        agent.fitness = []
     with pytest.raises(ValueError, match="evaluate them first"):
-        TournamentSelection().select([], np.random.default_rng(0))
+        TournamentSelection().elite(population)
+    with pytest.raises(ValueError, match="evaluate them first"):
+        TournamentSelection().select(population, np.random.default_rng(0))
 
 
 def test_if_all_diverged_an_error_says_so():
-    with pytest.raises(ArithmeticError, match="all members diverged"):
-        TournamentSelection().select(stubs(math.nan, math.inf), np.random.default_rng(0))
+    diverged = stubs(math.nan, math.inf)
+    with pytest.raises(ArithmeticError, match=r"all members diverged.*lower learning rates"):
+        TournamentSelection().elite(diverged)
+    with pytest.raises(ArithmeticError, match=r"all members diverged.*lower learning rates"):
+        TournamentSelection().select(diverged, np.random.default_rng(0))
 
 
 def test_the_same_generator_selects_the_same():
@@ -206,8 +221,18 @@ def test_the_same_generator_selects_the_same():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"tournament_size": 0}, {"population_size": 0}, {"tournament_size": 1.5}]
+    "wrong",
+    [
+        {"tournament_size": 0},
+        {"population_size": 0},
+        {"tournament_size": 1.5},
+        {"tournament_size": True},
+        {"population_size": "4"},
+        {"population_size": 1001},
+    ],
 )
-def test_sizes_that_select_nobody_are_refused(wrong):
-    with pytest.raises(ValueError, match="whole number from 1 to 1000"):
+def test_sizes_that_select_nobody_are_refused_by_name(wrong):
+    ((name, value),) = wrong.items()
+    rule = f"{name} must be a whole number from 1 to 1000, not {value!r}"
+    with pytest.raises(ValueError, match=rule):
         TournamentSelection(**wrong)
