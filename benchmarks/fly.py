@@ -1,6 +1,7 @@
 """How well agents fly, and how their flights end: `python benchmarks/fly.py runs/001/elite.pt ...`.
 
-Flies each agent on the same 1,000 episodes, which no run of `train_lunar.py` uses, and prints a row of a table for it.
+Flies each agent on the same 1,000 episodes, which no run of `train_lunar.py` uses, and prints a row
+of a table for it.
 """
 
 import argparse
@@ -8,31 +9,26 @@ from pathlib import Path
 
 import numpy as np
 
+from tinyevo.app.workers import worker_pool
 from tinyevo.environment import make_env
+from tinyevo.evaluate import episode_seeds, rollout
 from tinyevo.td3 import TD3
-from tinyevo.workers import worker_pool
 
 ENV_ID, EPISODES, PARTS, SEED = "LunarLanderContinuous-v3", 1000, 10, 1_000_000
 
 
 def fly(agent, part):
     """Some of the episodes: their returns, and how each ended."""
-    seeds = np.random.SeedSequence(SEED + part).generate_state(EPISODES // PARTS).tolist()
+    seeds = episode_seeds(SEED + part, EPISODES // PARTS)
     envs = [make_env(ENV_ID) for _ in seeds]
-    obs = [env.reset(seed=seed)[0] for env, seed in zip(envs, seeds)]
     returns, ends = np.zeros(len(seeds)), [""] * len(seeds)
-    while "" in ends:
-        flying = [index for index, end in enumerate(ends) if not end]
-        for index, action in zip(
-            flying, agent.get_action(np.stack([obs[index] for index in flying]))
-        ):
-            obs[index], reward, terminated, truncated, _ = envs[index].step(action)
-            returns[index] += reward
-            # LunarLander says -100 for a crash (or for flying out of sight) and 100 for a landing
-            if terminated:
-                ends[index] = "crash" if reward == -100 else "landing"
-            elif truncated:
-                ends[index] = "time limit"
+    for index, reward, terminated, truncated in rollout(agent, envs, seeds):
+        returns[index] += reward
+        if terminated:
+            # LunarLander says -100 for a crash (or for flying out of sight), 100 for a landing.
+            ends[index] = "crash" if reward == -100 else "landing"
+        elif truncated:
+            ends[index] = "time limit"
     return returns, ends
 
 
@@ -45,18 +41,15 @@ def main():
         agents = [TD3.load_checkpoint(path) for path in paths]
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    print(
-        "| agent | mean | lowest | crashes | time limits | return 200 or more |\n|---|---|---|---|---|---|"
-    )
+    print("| agent | mean | lowest | crashes | time limits | return 200 or more |")
+    print("|---|---|---|---|---|---|")
     with worker_pool(2) as pool:
         for path, agent in zip(paths, agents):
-            returns, ends = map(np.concatenate, zip(*pool.map(fly, [agent] * PARTS, range(PARTS))))
+            parts = pool.map(fly, [agent] * PARTS, range(PARTS))
+            returns, ends = map(np.concatenate, zip(*parts))
             row = [path, f"{returns.mean():.1f} +- {returns.std():.1f}", f"{returns.min():.1f}"]
-            row += [
-                (ends == "crash").sum(),
-                (ends == "time limit").sum(),
-                f"{(returns >= 200).mean():.1%}",
-            ]
+            row += [(ends == "crash").sum(), (ends == "time limit").sum()]
+            row.append(f"{(returns >= 200).mean():.1%}")
             print(f"| {' | '.join(map(str, row))} |", flush=True)
 
 

@@ -1,8 +1,9 @@
 """How fast it is, as ratios measured in one run: `python benchmarks/speed.py` (about ten minutes).
 
-A time on one machine says little, and on a busy one nothing. So everything here is measured in turns with what it is
-compared with, several times over, and the median of the ratios is printed with its range. `stable-baselines3` and
-`agilerl` (which needs `peft`) are measured beside it where they are installed; where there is CUDA, the update is too.
+A time on one machine says little, and on a busy one nothing. So everything here is measured in
+turns with what it is compared with, several times over, and the median of the ratios is printed
+with its range. `stable-baselines3` and `agilerl` (which needs `peft`) are measured beside it where
+they are installed; where there is CUDA, the update is too.
 """
 
 import copy
@@ -18,6 +19,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tinyevo import train as train_module
+from tinyevo.app.workers import map_in_pool, worker_pool
 from tinyevo.buffer import Batch, ReplayBuffer
 from tinyevo.environment import Guarded, make_envs, successors
 from tinyevo.mutation import Mutations
@@ -35,12 +38,12 @@ from tinyevo.noise import make_noise
 from tinyevo.population import create_population
 from tinyevo.td3 import TD3, HyperParams
 from tinyevo.tournament import TournamentSelection
-from tinyevo.train import TrainConfig, train, train_member
-from tinyevo.workers import run_tasks, worker_pool
+from tinyevo.train import Run, TrainConfig, train, train_member
 
 ROOT = Path(__file__).parent.parent
 ENV = "LunarLanderContinuous-v3"
-HP = HyperParams(lr_actor=1e-3, lr_critic=1e-3, batch_size=128, learn_step=1)  # one update per step
+# One update per step, as the peers are set up.
+HP = HyperParams(lr_actor=1e-3, lr_critic=1e-3, batch_size=128, learn_step=1, tau=0.005)
 CONFIG = TrainConfig(
     env_id=ENV, evo_steps=1600, max_steps=1600, train_episode_steps=200, confirm_episodes=1
 )
@@ -56,10 +59,8 @@ def spaces():
 
 def show(name, ratios, unit="x"):
     """Print the median of some ratios and how far they spread."""
-    print(
-        f"| {name} | {statistics.median(ratios):.2f}{unit} | {min(ratios):.2f} to {max(ratios):.2f} |",
-        flush=True,
-    )
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    print(f"| {name} | {statistics.median(ratios):.2f}{unit} | {spread} |", flush=True)
 
 
 def heading(text, *columns):
@@ -71,7 +72,9 @@ def heading(text, *columns):
 
 
 class Textbook:
-    """TD3 as most people write it: two critics one after the other, default Adam, a Python loop for the targets."""
+    """TD3 as most people write it: two critics one after the other, default Adam, a Python loop for
+    the targets.
+    """
 
     def __init__(self, hidden=64, device="cpu"):
         def mlp(inputs, outputs):
@@ -353,9 +356,8 @@ def profile_update():
     events = sorted(profile.key_averages(), key=lambda event: -event.self_cpu_time_total)
     total = sum(event.self_cpu_time_total for event in events)
     for event in events[:12]:
-        print(
-            f"| {event.key} | {event.count / updates:.1f} | {event.self_cpu_time_total / total:.1%} |"
-        )
+        share = event.self_cpu_time_total / total
+        print(f"| {event.key} | {event.count / updates:.1f} | {share:.1%} |")
 
 
 # Processes, population, everything else
@@ -384,20 +386,20 @@ def compare_workers():
     show("steps per second of a generation against two independent processes' sum", ratios)
 
 
-def run_generation(size, executor, steps):
-    """Member-steps per second of one generation of `train_member`s, with everything that crosses processes."""
+def run_generation(size, pool, steps):
+    """Member-steps per second of one generation, with everything that crosses processes."""
     population = create_population(size, *spaces(), HP)
     memory = ReplayBuffer(100_000, *spaces())
     config = replace(CONFIG, evo_steps=steps)
-    tasks = [(agent, memory, config, seed) for seed, agent in enumerate(population)]
+    slot = partial(train_member_copy, memory=memory, config=config)
     began = time.perf_counter()
-    run_tasks(train_member_copy, tasks, executor, steps, lambda steps: None)
+    map_in_pool(pool, lambda steps: None, slot, population, range(size))
     return size * steps / (time.perf_counter() - began)
 
 
-def train_member_copy(agent, memory, config, seed, on_steps):
+def train_member_copy(agent, seed, memory, config):
     """A member's slice on copies, as `train` does it."""
-    return train_member(*copy.deepcopy((agent, memory)), config, seed, on_steps)
+    return train_member(agent.clone(), copy.deepcopy(memory), config, seed)
 
 
 def compare_populations():
@@ -411,9 +413,9 @@ def compare_populations():
     for number in range(4):
         for size in sizes:
             population = create_population(size, *spaces(), HP)
-            memory = ReplayBuffer(100_000, *spaces())
+            run = Run(population, ReplayBuffer(100_000, *spaces()))
             began = time.perf_counter()
-            train(population, memory, TournamentSelection(2, True, size), NO_MUTATION, config)
+            train(run, TournamentSelection(2, True, size), NO_MUTATION, config)
             if number > 0:
                 costs[size].append((time.perf_counter() - began) / size)
     for size in sizes:
@@ -447,12 +449,12 @@ def measure_the_rest():
         "share",
     )
     sys.path.insert(0, str(ROOT))
-    import train_lunar as script
+    from train_lunar import SETTINGS
 
     seconds = Counter()
-    population = create_population(4, *spaces(), script.HP, **script.NETWORK)
-    memory = ReplayBuffer(script.CONFIG.memory_size, *spaces())
-    config = replace(script.CONFIG, max_steps=2 * script.CONFIG.evo_steps)
+    population = create_population(4, *spaces(), SETTINGS.hp, **vars(SETTINGS.network))
+    run = Run(population, ReplayBuffer(SETTINGS.config.memory_size, *spaces()))
+    config = replace(SETTINGS.config, max_steps=2 * SETTINGS.config.evo_steps)
     with (
         stopwatch(seconds, "environments", Guarded, "step"),
         stopwatch(seconds, "environments", Guarded, "reset"),
@@ -463,7 +465,7 @@ def measure_the_rest():
         stopwatch(seconds, "copies of agents and memory", train_module.copy, "deepcopy"),
     ):
         began = time.perf_counter()
-        train(population, memory, script.TOURNAMENT, script.MUTATIONS, config)
+        train(run, SETTINGS.tournament, SETTINGS.mutations, config)
         total = time.perf_counter() - began
     seconds["everything else"] = total - sum(seconds.values())
     for name, value in seconds.most_common():
@@ -505,10 +507,9 @@ def main():
     """Measure everything."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, Gymnasium {gym.__version__}"
-    print(
-        f"{versions}, {os.cpu_count()} cores, one torch thread per process; the median of {ROUNDS} rounds or more"
-    )
+    print(f"Python {platform.python_version()}, torch {torch.__version__}", end=", ")
+    print(f"Gymnasium {gym.__version__}, {os.cpu_count()} cores, one torch thread per process;")
+    print(f"the median of {ROUNDS} rounds or more")
     compare_loops()
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
         compare_update(device)
