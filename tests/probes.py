@@ -1,6 +1,7 @@
 """Tiny environments of which everything is known; their ids are `probes:NAME-v0`."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -78,7 +79,7 @@ class Aim(gym.Env):
 
 class Faulty(Counting):
     """Like `Counting`, until a file named `fault` in the working folder says what goes wrong in
-    every fourth step.
+    every fourth step: what is returned instead, as "reward nan" or "observation inf", or a name.
     """
 
     def step(self, action):
@@ -86,16 +87,54 @@ class Faulty(Counting):
         fault = Path("fault").read_text() if self.t == 4 and Path("fault").exists() else ""
         if fault == "raise":
             raise RuntimeError("the engine is on fire")
-        kind, value = fault.split() if fault else ("", 0)
+        if fault == "exit":
+            sys.exit(3)
+        if fault == "interrupt":
+            raise KeyboardInterrupt("the pilot has had enough")
+        if fault == "list":
+            reward = np.array([reward])
+        if fault == "shape":
+            obs = obs[:2]
+        if fault == "warn":
+            gym.logger.warn("the engine is hot")
+        kind, _, value = fault.partition(" ")
         if kind == "observation":
             obs[1] = float(value)
-        return obs, float(value) if kind == "reward" else reward, *rest
+        if kind == "reward":
+            reward = float(value)
+        return obs, reward, *rest
+
+
+class Wide(Ticking):
+    """An observation whose text takes several lines, and is not finite."""
+
+    observation_space = Box(-np.inf, np.inf, (200,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(200, dtype=np.float32), {}
+
+    def step(self, action):
+        return np.full(200, np.nan, dtype=np.float32), 1.0, False, False, {}
 
 
 class Buttons(Counting):
     """Actions that TD3 cannot take."""
 
     action_space = Discrete(3)
+
+
+class Vast(Counting):
+    """Actions whose range overflows float32."""
+
+    action_space = Box(-3e38, 3e38, (2,))
+
+
+class Quitting(Counting):
+    """Exits when it is made."""
+
+    def __init__(self):
+        sys.exit(3)
 
 
 if "SLOW_SAVES" in os.environ:  # the disk takes its time
@@ -108,4 +147,7 @@ gym.register("Ticking-v0", Ticking, max_episode_steps=5)
 gym.register("Mortal-v0", Ticking, kwargs={"life": 1})
 gym.register("Aim-v0", Aim)
 gym.register("Faulty-v0", Faulty)
+gym.register("Wide-v0", Wide)
 gym.register("Buttons-v0", Buttons)
+gym.register("Vast-v0", Vast)
+gym.register("Quitting-v0", Quitting)
