@@ -95,7 +95,7 @@ def _open(env_id):
     try:
         with warnings.catch_warnings(action="ignore"):  # gym warns before it raises; once is enough
             return gym.make(env_id)
-    except Exception as error:  # an environment is anybody's code
+    except (Exception, SystemExit) as error:  # an environment is anybody's code
         raise ValueError(f"there is no environment {env_id!r} here: {error}") from error
 
 

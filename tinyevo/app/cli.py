@@ -52,15 +52,15 @@ def run_program(program, settings, quick):
     """
     parser = make_parser(settings, quick)
     flags = vars(parser.parse_args())
-    prepare_process()
     folder = RunFolder(flags.get("resume") or flags.get("out"))
     try:
+        prepare_process()
         with closing(folder):
             if "out" in flags and "resume" in flags:
                 raise ValueError("--out and --resume exclude each other: a run keeps its folder")
             program(read_options(flags, settings, quick, folder))
     except KeyboardInterrupt as stop:
-        number = stop.args[0] if stop.args else signal.SIGINT
+        number = getattr(stop, "number", signal.SIGINT)  # an environment may raise it too
         hint = f"; {resume_hint(folder, flags)}" if folder.begun else ""
         parser.exit(128 + number, f"stopped{hint}\n")
     except Exception as error:
@@ -160,7 +160,9 @@ def answer_stops(how):
 def interrupt(number, frame):
     """End in order, and do not let another signal disturb that."""
     answer_stops(signal.SIG_IGN)
-    raise KeyboardInterrupt(number)
+    stop = KeyboardInterrupt()
+    stop.number = number
+    raise stop
 
 
 def read_options(flags, settings, quick, folder):
@@ -207,7 +209,7 @@ def find_device(name):
 
 
 def explain(error, begun):
-    """What a user needs to know of an error; None if it is a mistake in the code."""
+    """What a user needs to know of an error, in one line; None if it is a mistake in the code."""
     if isinstance(error, BrokenProcessPool):
         return "a worker process died, perhaps for lack of memory (--workers 1 needs less)"
     if type(error) is RuntimeError and "tried to allocate" not in str(error):
@@ -215,7 +217,7 @@ def explain(error, begun):
     expected = (ArithmeticError, OSError, MemoryError, RuntimeError, gym.error.Error)
     if not begun:
         expected += (ValueError, TypeError)
-    return str(error) if isinstance(error, expected) else None
+    return " ".join(str(error).split()) if isinstance(error, expected) else None
 
 
 def resume_hint(folder, flags):

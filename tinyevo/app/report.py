@@ -107,9 +107,10 @@ def best_agent(run):
 
 
 def plain_warnings():
-    """Show each warning as one line without colour codes, of which Gymnasium's have some."""
+    """Show each warning as one line, without what Gymnasium adds: colour codes and "WARN:"."""
 
     def one_line(message, *where):
-        return re.sub(r"\x1b\[[0-9;]*m", "", f"warning: {message}\n")
+        text = re.sub(r"\x1b\[[0-9;]*m(WARN: )?", "", str(message))
+        return f"warning: {' '.join(text.split())}\n"
 
     warnings.formatwarning = one_line

@@ -12,14 +12,14 @@ import io
 import json
 import sqlite3
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
 from tinyevo import checkpoint
 from tinyevo.buffer import ReplayBuffer
 from tinyevo.environment import find_spaces
 from tinyevo.mutation import Mutations, RLParameter
-from tinyevo.networks import MLPConfig
+from tinyevo.networks import ACTIVATIONS, MLPConfig
 from tinyevo.td3 import TD3, HyperParams
 from tinyevo.tournament import TournamentSelection
 from tinyevo.train import Run, TrainConfig
@@ -41,7 +41,7 @@ class NetworkSettings:
 class Settings:
     """All settings of a run, in five groups.
 
-    Raises ValueError if mutation may lead out of what `HyperParams` allows.
+    Raises ValueError if mutation may lead out of what `HyperParams` or networks allow.
     """
 
     config: TrainConfig
@@ -57,6 +57,10 @@ class Settings:
                 raise ValueError(f"hp_space has {name!r}, choose from {', '.join(names)}")
             replace(self.hp, **{name: space.dtype(space.min)})
             replace(self.hp, **{name: space.dtype(space.max)})
+        activations = list(ACTIVATIONS)
+        for name in self.mutations.activations:
+            if name not in activations:
+                raise ValueError(f"activations has {name!r}, choose from {', '.join(activations)}")
 
     def changed(self, changes):
         """Settings in which fields of `config` and `tournament` have new values, by name."""
@@ -81,13 +85,49 @@ class Settings:
 
     @classmethod
     def from_json(cls, text):
-        """The settings that `to_json` wrote; ValueError names a field that is wrong."""
-        groups = json.loads(text)
-        space = groups["mutations"]["hp_space"]
-        dtypes = {"int": int, "float": float}
-        for name, limits in space.items():
-            space[name] = RLParameter(**limits | {"dtype": dtypes[limits["dtype"]]})
-        return cls(**{group.name: group.type(**groups[group.name]) for group in fields(cls)})
+        """The settings that `to_json` wrote.
+
+        Raises ValueError, naming the field, if one is missing, unknown or wrong.
+        """
+        return from_plain(cls, json.loads(text), "settings")
+
+
+def from_plain(kind, value, name):
+    """The object of some kind, a part of `Settings`, that JSON holds as `value`.
+
+    Raises ValueError, which calls it by its `name`, if it does not.
+    """
+    if is_dataclass(kind):
+        return dataclass_from_plain(kind, value, name)
+    if kind is dict and isinstance(value, dict):  # there is one dict, the space of a search
+        return {key: from_plain(RLParameter, part, f"{name}.{key}") for key, part in value.items()}
+    if kind is type and value in ("int", "float"):
+        return {"int": int, "float": float}[value]
+    if kind is tuple and isinstance(value, list):
+        return tuple(value)
+    if kind is float:
+        kind = int | float
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be {getattr(kind, '__name__', kind)}, not {value!r}")
+    return value
+
+
+def dataclass_from_plain(kind, values, name):
+    """The dataclass that JSON holds as a dict of its fields."""
+    types = {field.name: field.type for field in fields(kind)}
+    if not isinstance(values, dict):
+        raise ValueError(f"{name} must hold {', '.join(types)}, but is {values!r}")
+    for key in types:
+        if key not in values:
+            raise ValueError(f"{name} lacks {key}")
+    for key in values:
+        if key not in types:
+            raise ValueError(f"{name} has {key!r}, choose from {', '.join(types)}")
+    parts = {key: from_plain(types[key], part, f"{name}.{key}") for key, part in values.items()}
+    try:
+        return kind(**parts)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 class RunFolder:
