@@ -2,10 +2,17 @@
 
 import gymnasium as gym
 import numpy as np
-import probes  # noqa: F401  registers the environments
+import probes
 import pytest
 
-from tinyevo.environment import Guarded, make_env, make_envs, successors
+from tinyevo.environment import (
+    Guarded,
+    can_render,
+    find_spaces,
+    make_env,
+    make_envs,
+    successors,
+)
 
 
 def test_the_successor_of_a_finished_step_is_its_own_last_observation():
@@ -69,11 +76,82 @@ def test_an_environment_that_fails_is_stopped_and_named_with_the_step(faulty, fa
     assert str(caught.value).endswith("in step 4 of an episode")
 
 
-def test_a_failure_of_reset_is_named_too():
-    with pytest.raises(
-        gym.error.Error, match=r"Counting-v0 raised TypeError.* in step 0 of an episode"
-    ):
-        make_env("probes:Counting-v0").reset(surprise=1)
+class Wrong(probes.Counting):
+    """Like `Counting`, until it returns (or raises) something else: from `reset` or from `step`."""
+
+    at_reset, in_step = None, {}
+
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed)
+        if isinstance(self.at_reset, BaseException):
+            raise self.at_reset
+        return obs if self.at_reset is None else self.at_reset, info
+
+    def step(self, action):
+        names = ("obs", "reward", "terminated", "truncated", "info")
+        result = dict(zip(names, super().step(action))) | self.in_step
+        for value in result.values():
+            if isinstance(value, BaseException):
+                raise value
+        return tuple(result.values())
+
+
+def wrong(at_reset=None, **in_step):
+    """A guarded `Wrong`, named as one from the registry is."""
+    env = Wrong()
+    env.spec, env.at_reset, env.in_step = gym.spec("Counting-v0"), at_reset, in_step
+    return Guarded(env)
+
+
+@pytest.mark.parametrize(
+    "what, fault",
+    [
+        (RuntimeError("no fuel"), r"raised RuntimeError\('no fuel'\)"),
+        (SystemExit(3), r"raised SystemExit\(3\)"),
+        (np.full(3, np.nan), r"returned the observation \[nan nan nan\]"),
+        (np.zeros(4), r"said that its observation has shape \(3,\), but returned \(4,\)"),
+        (np.zeros((3, 1)), r"said that its observation has shape \(3,\), but returned \(3, 1\)"),
+        ("north", "returned the observation 'north'"),
+        ([[1.0], [2.0, 3.0]], r"returned the observation \[\[1.0\], \[2.0, 3.0\]\]"),
+    ],
+)
+def test_a_failure_of_reset_is_named_too(what, fault):
+    message = f"the environment Counting-v0 {fault} in step 0 of an episode"
+    with pytest.raises(gym.error.Error, match=message):
+        wrong(at_reset=what).reset(seed=1)
+
+
+@pytest.mark.parametrize(
+    "what, fault",
+    [
+        ({"obs": SystemExit(0)}, r"raised SystemExit\(0\)"),
+        ({"obs": np.zeros(2)}, r"said that its observation has shape \(3,\), but returned \(2,\)"),
+        ({"obs": None}, r"said that its observation has shape \(3,\), but returned \(\)"),
+        ({"reward": np.ones(2)}, r"said that its reward has shape \(\), but returned \(2,\)"),
+        ({"reward": np.ones(1)}, r"said that its reward has shape \(\), but returned \(1,\)"),
+        ({"reward": "much"}, "returned the reward 'much'"),
+        ({"reward": None}, "returned the reward None"),
+        ({"terminated": np.array([True, False])}, r"raised ValueError\(.*truth value"),
+    ],
+)
+def test_what_is_not_an_observation_a_reward_or_an_end_is_named(what, fault):
+    env = wrong(**what)
+    env.reset(seed=1)
+    message = f"the environment Counting-v0 {fault}.* in step 1 of an episode"
+    with pytest.raises(gym.error.Error, match=message):
+        env.step(ACTION)
+
+
+@pytest.mark.parametrize("reward", [1, np.float64(1), np.array(1.0), True])
+def test_a_reward_may_be_any_kind_of_a_number(reward):
+    env = wrong(reward=reward)
+    env.reset(seed=1)
+    assert env.step(ACTION)[1] is reward
+
+
+def test_ctrl_c_is_no_fault_of_the_environment():
+    with pytest.raises(KeyboardInterrupt):
+        wrong(at_reset=KeyboardInterrupt()).reset()
 
 
 def test_a_step_before_the_first_reset_is_named_too():
@@ -84,10 +162,10 @@ def test_a_step_before_the_first_reset_is_named_too():
 
 
 def test_an_environment_without_an_id_is_named_by_what_it_is():
-    bare = gym.make("probes:Counting-v0").unwrapped
+    bare = wrong(at_reset=ValueError()).unwrapped
     bare.spec = None
-    with pytest.raises(gym.error.Error, match=r"the environment <.*Counting.*> raised TypeError"):
-        Guarded(bare).reset(surprise=1)
+    with pytest.raises(gym.error.Error, match=r"the environment <.*Wrong.*> raised ValueError"):
+        Guarded(bare).reset()
 
 
 def test_an_environment_that_does_not_fail_is_left_as_it_is():
@@ -96,3 +174,28 @@ def test_an_environment_that_does_not_fail_is_left_as_it_is():
     for a, b in zip(guarded.step(ACTION), plain.step(ACTION)):
         assert np.array_equal(a, b)
     assert make_env("probes:Ticking-v0", max_episode_steps=2).spec.max_episode_steps == 2
+
+
+def test_the_spaces_of_an_environment_are_found_by_its_id():
+    counting = probes.Counting.observation_space, probes.Counting.action_space
+    assert find_spaces("probes:Counting-v0") == counting
+    assert find_spaces("LunarLanderContinuous-v3")[1].shape == (2,)
+
+
+def test_whether_an_environment_gives_pictures_is_known_by_its_id():
+    assert can_render("LunarLanderContinuous-v3") and not can_render("probes:Counting-v0")
+
+
+def test_an_environment_that_is_only_looked_at_is_closed(monkeypatch):
+    closed = []
+    monkeypatch.setattr(probes.Counting, "close", lambda self: closed.append(self))
+    find_spaces("probes:Counting-v0")
+    can_render("probes:Counting-v0")
+    assert len(closed) == 2
+
+
+@pytest.mark.parametrize("look", [find_spaces, can_render])
+@pytest.mark.parametrize("env_id", ["Nowhere-v0", "nowhere:Nothing-v0", "not an id"])
+def test_an_environment_that_is_not_here_is_refused_by_name_without_a_warning(look, env_id):
+    with pytest.raises(ValueError, match=f"there is no environment '{env_id}' here: "):
+        look(env_id)

@@ -4,8 +4,10 @@ import gymnasium as gym
 import numpy as np
 import probes
 import pytest
+from common import make_agent
 
-from tinyevo.evaluate import evaluate
+from tinyevo.environment import make_env
+from tinyevo.evaluate import episode_seeds, evaluate, rollout
 
 
 class Still:
@@ -22,7 +24,7 @@ class Still:
 def lengths(seed, episodes):
     """How long the episodes of `Counting` that belong to a seed are."""
     starts = []
-    for start in np.random.SeedSequence(seed).generate_state(episodes).tolist():
+    for start in episode_seeds(seed, episodes):
         obs, _ = gym.make("Counting-v0").reset(seed=start)
         starts.append(obs[2])
     return starts
@@ -57,17 +59,52 @@ def test_the_tasks_follow_from_the_seed_alone():
     )
 
 
+def test_the_seeds_of_episodes_are_distinct_and_more_of_them_begin_alike():
+    seeds = episode_seeds(5, 100)
+    assert seeds == np.random.SeedSequence(5).generate_state(100).tolist()
+    assert seeds[:7] == episode_seeds(5, 7) and episode_seeds(5, 0) == []
+    assert all(type(seed) is int for seed in seeds)
+    assert len({*seeds, *episode_seeds(6, 100)}) == 200
+
+
+def test_a_rollout_tells_the_start_and_each_step_of_each_episode_up_to_its_end():
+    envs = [make_env("Counting-v0") for _ in range(4)]
+    told = list(rollout(Still(), envs, episode_seeds(3, 4)))
+    assert told[:4] == [(index, 0.0, False, False) for index in range(4)]
+    for index, length in enumerate(lengths(3, 4)):
+        steps = [step[1:] for step in told[4:] if step[0] == index]
+        going_on = [(1.0, False, False)] * (int(length) - 1)
+        assert steps == [*going_on, (1.0, True, False)]
+
+
+def test_a_rollout_ends_where_a_time_limit_cuts_an_episode_off():
+    told = list(rollout(Still((0.0,)), [make_env("Ticking-v0", 2)], [0]))
+    assert told == [(0, 0.0, False, False), (0, 1.0, False, False), (0, 1.0, False, True)]
+
+
 def test_max_steps_caps_an_episode_and_without_it_the_environment_does():
     assert evaluate(Still(), "Counting-v0", 50, seed=3, max_steps=2).max() == 2
     assert evaluate(Still(), "Capped-v0", 50, seed=3).max() == 4
     assert evaluate(Still((0.0,)), "Ticking-v0", 2, seed=3).tolist() == [5, 5]
 
 
-def test_every_environment_is_closed(monkeypatch):
+def test_every_environment_is_closed_as_soon_as_its_episode_has_ended(monkeypatch):
     closed = []
     monkeypatch.setattr(probes.Counting, "close", lambda self: closed.append(self))
-    evaluate(Still(), "Counting-v0", episodes=7, seed=0)
+    returns = evaluate(Still(), "Counting-v0", episodes=7, seed=0)
     assert len(set(closed)) == 7
+    assert [env.length for env in closed] == sorted(returns)
+
+
+def test_no_episodes_have_no_returns():
+    assert evaluate(Still(), "Counting-v0", episodes=0, seed=0).shape == (0,)
+
+
+def test_a_policy_that_diverges_ends_the_evaluation():
+    agent = make_agent()
+    agent.networks["actor"].weights[0].data.fill_(np.nan)
+    with pytest.raises(FloatingPointError, match="diverged"):
+        evaluate(agent, "Counting-v0", episodes=2, seed=0)
 
 
 @pytest.mark.parametrize("episodes", [1, 3])

@@ -3,7 +3,7 @@
 import copy
 import math
 import pickle
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -11,10 +11,11 @@ import torch
 from common import ACTIONS, OBSERVATIONS, flat, learn, make_agent, make_batch, same, tensors
 from gymnasium.spaces import Box, Discrete
 
+import train_lunar
 from tinyevo import checkpoint
 from tinyevo.buffer import Batch, ReplayBuffer
 from tinyevo.networks import EvolvableMLP
-from tinyevo.td3 import TD3, HyperParams
+from tinyevo.td3 import RANGES, TD3, HyperParams
 
 UNIT = Box(-1, 1, (1,))
 
@@ -27,6 +28,11 @@ def constant(network, *values):
         network.biases[-1].data[index] = value
 
 
+def by_hand(**changes):
+    """Hyper-parameters with which a target can be worked out by hand."""
+    return HyperParams(**{"reward_scale": 1.0, "policy_noise": 0.2, "noise_clip": 0.5, **changes})
+
+
 def one(obs=0.0, action=0.0, reward=0.0, next_obs=0.0, terminated=False):
     """A batch of one transition."""
     numbers = (torch.full((1, 1), float(value)) for value in (obs, action, reward, next_obs))
@@ -35,7 +41,7 @@ def one(obs=0.0, action=0.0, reward=0.0, next_obs=0.0, terminated=False):
 
 def tiny(**changes):
     """One observation, one action in [-1, 1], one hidden node, no noise on the target policy."""
-    hp = HyperParams(**{"policy_noise": 0.0, **changes})
+    hp = HyperParams(**{"reward_scale": 1.0, "policy_noise": 0.0, **changes})
     return TD3(UNIT, UNIT, hp, hidden_size=(1,), generator=torch.Generator().manual_seed(0))
 
 
@@ -195,7 +201,7 @@ def test_both_critics_learn_at_the_critic_rate_and_the_actor_at_its_own():
 
 def test_the_update_is_the_textbook_update():
     """An oracle with separate critics, `backward`, plain Adam and a loop for the targets."""
-    hp = HyperParams(lr_actor=1e-3, lr_critic=2e-3, gamma=0.9, tau=0.1, policy_freq=2)
+    hp = by_hand(lr_actor=1e-3, lr_critic=2e-3, gamma=0.9, tau=0.1, policy_freq=2)
     agent = make_agent(hp=hp)
     nets, targets = copy.deepcopy(agent.networks), copy.deepcopy(agent.targets)
     middle, half = torch.tensor([0.0, 5.0]), torch.tensor([1.0, 5.0])
@@ -266,7 +272,7 @@ def test_a_constant_reward_is_worth_what_theory_says(terminated, gamma, value):
 
 def test_the_policy_finds_the_best_action_of_a_bandit():
     """The reward is 1 - (a - 7)^2 / 25 on the box [2, 12]: the best action is 7 and the value there is 1."""
-    hp = HyperParams(lr_actor=3e-3, lr_critic=3e-3, policy_freq=2)
+    hp = by_hand(lr_actor=3e-3, lr_critic=3e-3, tau=0.005, policy_freq=2)
     agent = TD3(
         UNIT, Box(2, 12, (1,)), hp, hidden_size=(32, 32), generator=torch.Generator().manual_seed(0)
     )
@@ -327,17 +333,45 @@ def test_acting_is_greedy_and_tracks_no_gradients():
 
 def test_a_clone_is_equal_in_everything_and_shares_nothing():
     agent = learn(make_agent())
-    agent.id, agent.parent_id, agent.mutation = 7, 3, "lr_actor 0.1 -> 0.2"
+    agent.id, agent.parent_id = 7, 3
+    agent.mutation_kind, agent.mutation = "rl_hp", "lr_actor 0.1 -> 0.2"
     agent.fitness, agent.train_return, agent.steps = [1.0, -2.5], 12.5, 4000
     clone = agent.clone()
     assert same(clone, agent)
     assert clone.updates == 4 and clone.hp == agent.hp
+    assert vars(clone).keys() == vars(agent).keys()
     assert not {tensor.data_ptr() for tensor in tensors(agent)} & {
         tensor.data_ptr() for tensor in tensors(clone)
     }
     assert len(list(tensors(clone))) == len(list(tensors(agent))) == 6 * 2 * 2 + 6 * 3 * 2
     obs = np.random.default_rng(0).normal(size=(10, 3))
     assert np.array_equal(agent.get_action(obs), clone.get_action(obs))
+
+
+def test_a_clone_is_copied_and_only_what_goes_to_another_process_becomes_bytes(monkeypatch):
+    agent = learn(make_agent())
+    travelled = pickle.loads(pickle.dumps(agent))
+    assert same(travelled, agent) and travelled.device == agent.device
+    assert not {tensor.data_ptr() for tensor in tensors(agent)} & {
+        tensor.data_ptr() for tensor in tensors(travelled)
+    }
+
+    def fail(*arguments):
+        raise AssertionError("it was serialised")
+
+    for name in ("dumps", "loads", "copied"):
+        monkeypatch.setattr(checkpoint, name, fail)
+    assert vars(agent.clone()).keys() == vars(agent).keys()
+    with pytest.raises(AssertionError, match="serialised"):
+        pickle.dumps(agent)
+
+
+def test_a_clone_keeps_what_an_exercise_hangs_on_an_agent_and_shares_none_of_it():
+    agent = make_agent()
+    agent.notes = ["first"]
+    clone = agent.clone()
+    clone.notes.append("second")
+    assert agent.notes == ["first"] and clone.notes == ["first", "second"]
 
 
 @pytest.mark.parametrize("trained", ["agent", "clone"])
@@ -513,48 +547,73 @@ def test_the_critic_is_an_ensemble_of_two_over_observation_and_action():
 # What is refused
 
 
+def test_the_defaults_are_the_hyper_parameters_of_the_benchmark():
+    assert HyperParams() == train_lunar.SETTINGS.hp
+
+
 @pytest.mark.parametrize(
-    "wrong",
+    "wrong, rule",
     [
-        {"batch_size": 0},
-        {"batch_size": 12.0},
-        {"learn_step": 0},
-        {"learn_step": True},
-        {"policy_freq": -1},
-        {"lr_actor": -1e-4},
-        {"lr_critic": math.nan},
-        {"lr_critic": "0.1"},
-        {"gamma": 1.01},
-        {"tau": 2},
-        {"expl_noise": math.inf},
+        ({"batch_size": 0}, "a whole number from 1 to 1000000, not 0"),
+        ({"batch_size": 12.0}, "a whole number from 1 to 1000000, not 12.0"),
+        ({"learn_step": 0}, "a whole number from 1 to 1000000, not 0"),
+        ({"learn_step": True}, "a whole number from 1 to 1000000, not True"),
+        ({"policy_freq": -1}, "a whole number from 1 to 1000000, not -1"),
+        ({"lr_actor": -1e-4}, "a number from 0 to 1, not -0.0001"),
+        ({"lr_actor": 1.5}, "a number from 0 to 1, not 1.5"),
+        ({"lr_critic": math.nan}, "a number from 0 to 1, not nan"),
+        ({"lr_critic": "0.1"}, "a number from 0 to 1, not '0.1'"),
+        ({"gamma": 1.01}, "a number from 0 to 1, not 1.01"),
+        ({"reward_scale": -1}, "a number from 0 to 1000000, not -1"),
+        ({"tau": 2}, "a number from 0 to 1, not 2"),
+        ({"policy_noise": None}, "a number from 0 to 1000, not None"),
+        ({"noise_clip": 1001}, "a number from 0 to 1000, not 1001"),
+        ({"expl_noise": math.inf}, "a number from 0 to 1000, not inf"),
     ],
 )
-def test_a_hyper_parameter_that_makes_no_sense_is_refused_by_name(wrong):
+def test_a_hyper_parameter_that_makes_no_sense_is_refused_by_name_with_its_range(wrong, rule):
     (name,) = wrong
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(ValueError, match=f"{name} must be {rule}"):
         HyperParams(**wrong)
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(ValueError, match=f"{name} must be {rule}"):
         make_agent().set_hp(**wrong)
+
+
+def test_every_hyper_parameter_has_a_range_whose_ends_are_allowed():
+    assert list(RANGES) == [hyper_param.name for hyper_param in fields(HyperParams)]
+    for end in (0, 1):
+        HyperParams(**{name: limits[end] for name, limits in RANGES.items()})
 
 
 @pytest.mark.parametrize(
     "space",
     [
-        Discrete(4),
         Box(-np.inf, np.inf, (2,)),
         Box(0, np.inf, (2,)),
-        Box(-1, 1, (2, 2)),
         Box(-100, 127, (2,), np.int8),
+        Box(-1e39, 1e39, (2,), np.float64),  # infinite as float32
+        Box(-3e38, 3e38, (2,)),  # finite, but the way from end to end is not
     ],
 )
-def test_an_action_space_without_finite_bounds_is_refused(space):
-    with pytest.raises(ValueError, match="finite bounds"):
+def test_an_action_space_without_bounds_that_float32_can_hold_is_refused(space):
+    with pytest.raises(ValueError, match="real actions with finite bounds whose difference fits"):
+        TD3(OBSERVATIONS, space)
+
+
+def test_a_large_action_space_whose_size_float32_can_hold_is_taken():
+    agent = TD3(OBSERVATIONS, Box(-1e38, 1e38, (2,)), generator=torch.Generator())
+    assert np.isfinite(agent.get_action(np.zeros(3))).all()
+
+
+@pytest.mark.parametrize("space", [Discrete(4), Box(-1, 1, (2, 2))])
+def test_actions_that_are_no_vectors_are_refused(space):
+    with pytest.raises(ValueError, match="actions that are vectors"):
         TD3(OBSERVATIONS, space)
 
 
 @pytest.mark.parametrize("space", [Discrete(4), Box(0, 255, (8, 8, 3), np.uint8)])
 def test_observations_that_are_no_vectors_are_refused(space):
-    with pytest.raises(ValueError, match="vectors"):
+    with pytest.raises(ValueError, match="observations that are vectors"):
         TD3(space, ACTIONS)
 
 
