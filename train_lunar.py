@@ -4,7 +4,7 @@ First every setting of a run, with its reason; then the program, from the first 
 film. `python train_lunar.py --help` shows the flags that change a setting for one run.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from tinyevo.app import report
 from tinyevo.app.cli import run_program
@@ -88,7 +88,7 @@ QUICK = replace(SETTINGS, config=replace(SETTINGS.config, confirm_episodes=20, *
 
 
 def main(options):
-    """Train a population, and show its best agent."""
+    """Evolve a population, and show its best agent."""
     settings, folder = options.settings, options.folder
     config = settings.config
 
@@ -96,32 +96,34 @@ def main(options):
     run = options.resumed
     if run is None:
         spaces = find_spaces(config.env_id)
+        size, network = settings.tournament.population_size, vars(settings.network)
         population = create_population(
-            settings.tournament.population_size,
-            *spaces,
-            settings.hp,
-            config.seed,
-            device=options.device,
-            **asdict(settings.network),
+            size, *spaces, settings.hp, config.seed, device=options.device, **network
         )
         run = Run(population, ReplayBuffer(config.memory_size, *spaces, options.device))
     folder.save(run, settings)
     report.show_settings(settings, run, options)
 
-    # Train it. After each generation the whole run is saved and its members are shown.
+    # Train it. After each generation the whole run is saved, and its members are shown.
     def on_generation(run):
         folder.save(run, settings)
         report.show_generation(run, workers.bar)
 
-    breeding = settings.tournament, settings.mutations
     with side_by_side(options.workers, run, config) as workers:
-        run = train(run, *breeding, config, workers.map, workers.on_steps, on_generation)
+        run = train(
+            run,
+            settings.tournament,
+            settings.mutations,
+            config,
+            map=workers.map,
+            on_steps=workers.on_steps,
+            on_generation=on_generation,
+        )
 
     # Score the best agent in episodes that decided nothing so far.
     flight = {"episodes": config.confirm_episodes, "seed": config.derived_seed(SCORE)}
-    flight["max_steps"] = config.eval_steps
-    returns = evaluate(run.best, config.env_id, **flight)
-    report.show_score(run, config.env_id, flight, returns)
+    returns = evaluate(run.best, config.env_id, **flight, max_steps=config.eval_steps)
+    report.show_score(run, config, flight, returns)
 
     # Draw what evolution found, and film the best agent.
     with folder.new_file("evolution.png") as file:

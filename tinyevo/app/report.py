@@ -86,12 +86,12 @@ def show_generation(run, bar):
     bar.set_postfix(fitness=f"{fitness:.0f}", confirmed=f"{run.best_return:.0f}")
 
 
-def show_score(run, env_id, flight, returns):
+def show_score(run, config, flight, returns):
     """Print the final score, and the call of `evaluate` that gives it again."""
     arguments = ", ".join(f"{name}={value}" for name, value in flight.items())
     spread = f"+- {returns.std():.2f}, from {returns.min():.1f} to {returns.max():.1f}"
     print(f"\nthe best confirmed agent ({best_agent(run)}) in fresh episodes:")
-    print(f"evaluate(agent, {env_id!r}, {arguments})")
+    print(f"evaluate(agent, {config.env_id!r}, {arguments}, max_steps={config.eval_steps})")
     print(f"mean return {returns.mean():.2f} {spread}")
 
 
