@@ -224,7 +224,6 @@ def train(run, tournament, mutations, config, map=map, on_steps=ignore, on_gener
             f"the run has {len(run.population)} agents, but the tournament makes {size}"
         )
     _warn_of_short_slices(config)
-    memory = copy.deepcopy(run.memory)
     while run.steps < config.max_steps and run.best_return < config.target:
         # 1. Breed.
         members = breed(run, tournament, mutations, config)
@@ -233,7 +232,7 @@ def train(run, tournament, mutations, config, map=map, on_steps=ignore, on_gener
         steps = min(config.evo_steps, config.max_steps - run.steps)
         flight = partial(
             fly,
-            memory=memory,
+            memory=run.memory,
             config=replace(config, evo_steps=steps),
             generation=run.generation,
             on_steps=on_steps,
@@ -242,6 +241,7 @@ def train(run, tournament, mutations, config, map=map, on_steps=ignore, on_gener
         elite = tournament.elite(members)
 
         # 3. Share.
+        memory = copy.deepcopy(run.memory)
         share(memory, members, experience)
 
         # 4. Confirm.
