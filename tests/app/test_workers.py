@@ -1,23 +1,49 @@
-"""Worker processes: they report, and they end with their pool and with their parent."""
+"""Worker processes: they report, they fail aloud, and they end with their pool and their parent."""
 
+import io
 import multiprocessing
 import os
 import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 import torch
+from common import TINY, run, setup, text
+from script import ROOT, STOPS
+from tqdm import tqdm
 
-from tinyevo.workers import every_second, report_steps, run_tasks, worker_pool
+from tinyevo.app import workers
+from tinyevo.app.workers import (
+    every_second,
+    map_here,
+    map_in_pool,
+    report_steps,
+    run_task,
+    side_by_side,
+    signals_deferred,
+    worker_pool,
+)
+from tinyevo.train import Run
 
 needs_proc = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="looks at processes through /proc"
 )
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """Two workers, whom no test may harm."""
+    with worker_pool(2) as pool:
+        yield pool
 
 
 def running(pid):
@@ -35,38 +61,90 @@ def gone(pids, seconds=10):
     return not any(map(running, pids))
 
 
-def test_workers_are_other_processes_with_one_thread_each_and_report_to_the_pool():
-    with worker_pool(2) as pool:
-        for future in [pool.submit(report_steps, 5) for _ in range(4)]:
-            future.result()
-        assert pool.flown.value == 20
-        assert pool.submit(torch.get_num_threads).result() == 1
-        assert pool.submit(os.getpid).result() != os.getpid()
+def work(seconds, steps):
+    time.sleep(seconds)
+    report_steps(steps)
+    return steps
 
 
-def test_tasks_run_in_order_here_or_anywhere_and_their_steps_are_told():
-    tasks = [(0.3, 1), (0.0, 2), (0.1, 3)]
-    with worker_pool(2) as own, ThreadPoolExecutor(2) as foreign:
-        for executor, told in ((None, 6), (own, 6), (foreign, 30)):
-            seen = []
-            assert run_tasks(work, tasks, executor, 10, seen.append) == [1, 2, 3]
-            assert sum(seen) == told
+def fail(seconds):
+    if seconds == 0:
+        raise ZeroDivisionError("at once")
+    time.sleep(seconds)
 
 
-def test_a_pool_may_be_shut_down_before_its_end():
-    with worker_pool(1) as pool:
-        assert pool.submit(sum, [1, 2]).result() == 3
-        pool.shutdown()
+def die(seconds):
+    time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_pool_ends_no_other_process():
-    bystander = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(30,))
-    bystander.start()
-    with worker_pool(2) as pool:
-        pool.submit(os.getpid).result()
-    assert bystander.is_alive()
-    bystander.terminate()
-    bystander.join()
+def ignores_ctrl_c():
+    """Whether a Ctrl-C that reaches this process does nothing."""
+    blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    return blocked or signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+# The two maps
+
+
+def test_both_maps_give_a_list_of_results_in_order(pool):
+    seconds, steps = [0.3, 0.0, 0.1], [1, 2, 3]
+    assert map_here(work, seconds, steps) == [1, 2, 3]
+    assert map_in_pool(pool, lambda steps: None, work, seconds, steps) == [1, 2, 3]
+    assert map_here(work, [], []) == map_in_pool(pool, None, work, [], []) == []
+
+
+def test_the_steps_that_workers_report_are_told_here_and_no_others(pool):
+    for _ in range(2):
+        told = []
+        map_in_pool(pool, told.append, work, [0, 0.1, 0.2], [1, 2, 30])
+        assert sum(told) == 33
+
+
+def test_steps_are_told_while_members_fly(pool):
+    began, told = time.monotonic(), []
+    map_in_pool(pool, lambda steps: told.append((time.monotonic(), steps)), work, [0, 3], [7, 1])
+    first = next(when for when, steps in told if steps == 7)
+    assert first - began < 2
+
+
+def test_without_a_pool_reported_steps_are_nobodys():
+    report_steps(5)
+    assert workers._flown is None
+
+
+def test_what_a_member_raises_is_raised_at_once(pool):
+    with pytest.raises(ZeroDivisionError, match="at once"):
+        map_here(fail, [0, 60])
+    began = time.monotonic()
+    with pytest.raises(ZeroDivisionError, match="at once"):
+        map_in_pool(pool, lambda steps: None, fail, [4, 0])
+    assert time.monotonic() - began < 3
+
+
+def test_a_worker_that_dies_is_noticed():
+    with worker_pool(2) as own, pytest.raises(BrokenProcessPool):
+        map_in_pool(own, lambda steps: None, die, [60, 0])
+
+
+@needs_proc
+def test_a_worker_that_dies_in_the_middle_of_its_result_is_noticed():
+    with worker_pool(2) as own:
+        began = time.monotonic()
+        with pytest.raises(BrokenProcessPool):
+            map_in_pool(own, lambda steps: None, half_a_result, [0, 60])
+        assert time.monotonic() - began < 20
+
+
+def half_a_result(seconds):
+    """Die in the middle of sending the result."""
+
+    def send(connection, data):
+        os.write(connection.fileno(), data[:10])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    time.sleep(seconds)
+    Connection._send = send
 
 
 @pytest.mark.skipif(
@@ -78,62 +156,87 @@ def test_memory_that_a_task_no_longer_needs_goes_back_to_the_system():
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     before = occupied()
-    run_tasks(scatter, [()], None, 0, None)
+    run_task(scatter, 50_000)
     assert occupied() < before + 20 * 2**20  # of 200 MiB that the task had
 
 
-def scatter(on_steps):
+def scatter(size):
     """Fill the heap with small pieces, and keep only the last one of them."""
-    pieces = [bytearray(50_000) for _ in range(4000)]
+    pieces = [bytearray(size) for _ in range(4000)]
     return pieces[-1]
 
 
-def test_what_a_task_raises_is_raised():
-    with ThreadPoolExecutor(2) as executor:
-        for where in (None, executor):
-            with pytest.raises(ZeroDivisionError):
-                run_tasks(fail, [(), ()], where, 1, lambda steps: None)
+# A run
 
 
-def work(seconds, steps, on_steps):
-    time.sleep(seconds)
-    on_steps(steps)
-    return steps
+def test_a_run_is_bit_for_bit_the_same_with_both_maps(pool):
+    expected = text(run())
+    told = []
+    here = run(options={"map": map_here, "on_steps": told.append})
+    assert text(here) == expected and sum(told) == 3 * TINY.max_steps
+    told.clear()
+    there = partial(map_in_pool, pool, told.append)
+    assert text(run(options={"map": there, "on_steps": report_steps})) == expected
+    assert sum(told) == 3 * TINY.max_steps
 
 
-def fail(on_steps):
-    raise ZeroDivisionError
+@pytest.fixture
+def shown(monkeypatch):
+    """Let the bar count where there is no terminal too."""
+    bar = partial(tqdm, file=io.StringIO(), disable=False)
+    monkeypatch.setattr(workers, "tqdm", lambda disable, **arguments: bar(**arguments))
 
 
-def test_what_is_to_happen_every_second_happens_while_the_main_thread_is_busy_and_not_after():
-    times = []
-    with every_second(lambda: times.append(time.monotonic())):
-        until = time.monotonic() + 2.5
-        while time.monotonic() < until:
-            sum(range(1000))
-    assert len(times) == 2
-    assert times[1] - times[0] == pytest.approx(1, abs=0.5)
-    time.sleep(1.2)
-    assert len(times) == 2
+def test_one_worker_is_this_process_and_the_bar_counts_the_steps_of_all_members(shown):
+    with side_by_side(1, Run(*setup(), steps=30), TINY) as here:
+        assert here.map is map_here and (here.bar.n, here.bar.total) == (90, 270)
+        here.map(here.on_steps, [5, 6])
+        assert here.bar.n == 101
 
 
-def test_without_a_pool_nobody_is_told():
-    report_steps(5)
+def test_two_workers_are_two_processes_that_end_with_the_block(shown):
+    before = set(multiprocessing.active_children())
+    with side_by_side(2, Run(*setup()), TINY) as both:
+        mine = set(multiprocessing.active_children()) - before
+        assert len(mine) == 2 and both.on_steps is report_steps
+        both.map(work, [0, 0], [10, 20])
+        assert both.bar.n == 30
+    assert not any(process.is_alive() for process in mine)
+
+
+# The pool
+
+
+def test_workers_are_other_processes_with_one_torch_thread_that_ignore_ctrl_c(pool):
+    assert pool.submit(os.getpid).result() != os.getpid()
+    assert pool.submit(torch.get_num_threads).result() == 1
+    assert pool.submit(ignores_ctrl_c).result()
+
+
+def test_a_warning_from_a_worker_is_one_line_without_colour(capfd):
+    with worker_pool(1) as own:
+        own.submit(gym.logger.warn, "the engine\n is %s", "hot").result()
+        own.shutdown()  # which a block may end with
+    assert capfd.readouterr().err == "warning: the engine is hot\n"
 
 
 @needs_proc
-def test_the_pool_ends_its_workers_even_in_the_middle_of_their_work():
-    with worker_pool(2) as pool:
-        pid = pool.submit(os.getpid).result()
-        pool.submit(time.sleep, 60)
+def test_the_pool_ends_its_workers_in_the_middle_of_their_work_and_no_other_process():
+    bystander = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    bystander.start()
+    with worker_pool(1) as own:
+        pid = own.submit(os.getpid).result()
+        own.submit(time.sleep, 60)
         began = time.monotonic()
-    assert time.monotonic() - began < 10
-    assert gone([pid])
+    assert time.monotonic() - began < 10 and gone([pid])
+    assert bystander.is_alive()
+    bystander.kill()
+    bystander.join()
 
 
 PARENT = """
 import multiprocessing, time
-from tinyevo.workers import worker_pool
+from tinyevo.app.workers import worker_pool
 if __name__ == "__main__":
     with worker_pool(2) as pool:
         futures = [pool.submit(time.sleep, 3) for _ in range(2)]
@@ -147,12 +250,65 @@ if __name__ == "__main__":
 @needs_proc
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     (tmp_path / "parent.py").write_text(PARENT)
-    parent = subprocess.Popen(
-        [sys.executable, "parent.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
-    )
-    workers = [int(pid) for pid in parent.stdout.readline().split()]
-    assert len(workers) == 2 and all(map(running, workers))
+    command = [sys.executable, "parent.py"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=env)
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 2 and all(map(running, pids))
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    assert gone(workers)
+    assert gone(pids)
+
+
+# Signals and seconds
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_deferred_signal_is_answered_after_the_block_by_the_handler_from_before(number):
+    heard = []
+    old = signal.signal(number, lambda number, frame: heard.append(number))
+    try:
+        with signals_deferred():
+            os.kill(os.getpid(), number)
+            time.sleep(0.05)
+            assert heard == []
+        assert heard == [number]
+        os.kill(os.getpid(), number)
+        assert heard == [number, number]
+    finally:
+        signal.signal(number, old)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="not on Windows")
+def test_a_process_that_starts_meanwhile_has_ctrl_c_blocked_and_this_one_has_it_back():
+    code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
+    with signals_deferred():
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "True\n"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_another_thread_may_start_a_pool_too():
+    entered = []
+
+    def enter():
+        with signals_deferred():
+            entered.append(True)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert entered == [True]
+
+
+def test_what_is_to_happen_every_second_happens_while_the_main_thread_is_busy_and_not_after():
+    times = []
+    with every_second(lambda: times.append(time.monotonic())):
+        until = time.monotonic() + 2.5
+        while time.monotonic() < until:
+            sum(range(1000))
+    assert len(times) == 2
+    assert times[1] - times[0] == pytest.approx(1, abs=0.5)
+    time.sleep(1.2)
+    assert len(times) == 2
