@@ -63,7 +63,7 @@ def empty(path, symbol):
 
 
 def test_there_are_exercises_for_every_part_and_eight_bugs():
-    assert len(EXERCISES) == 17 and len(PATCHES) == len(CATCHES) >= 8
+    assert len(EXERCISES) == 18 and len(PATCHES) == len(CATCHES) >= 8
     assert [path.stem for path in PATCHES] == list(CATCHES)
     assert re.findall(r"^\| (\d) \| ", TEXT.partition("## Bug hunt")[2], re.M) == list(CATCHES)
 

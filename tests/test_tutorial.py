@@ -5,7 +5,8 @@ A code block says in its first line's words what it is:
 - `python quote=tinyevo.td3:TD3.learn` is that symbol's source, character by character (less its docstring with
   `nodoc`);
 - `python run` is executed as at a Python prompt, all of them in one namespace, in order, in a temporary folder;
-- `text output` after it is what it prints;
+- `python script` is executed as a file of its own;
+- `text output` after one of these is what it prints;
 - `text recorded` is from a real run: its numbers may differ, its format may not;
 - `python copy=noise.py` runs in an empty folder that holds only the files it names;
 - a diagram that begins with `%% import arrows` is that of the imports;
@@ -33,11 +34,13 @@ from pathlib import Path
 
 import pytest
 from common import make_agent
-from test_layout import ARROWS, MODULES, ROOT
 
+from tinyevo.app.report import population_table
 from tinyevo.mutation import RLParameter
-from tinyevo.population import population_table
 
+ROOT = Path(__file__).parent.parent
+IDEA = {path.stem: path for path in (ROOT / "tinyevo").glob("[!_]*.py")}
+APP = {path.stem: path for path in (ROOT / "tinyevo" / "app").glob("[!_]*.py")}
 TUTORIAL = ROOT / "tutorial.md"
 BLOCK = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.S | re.M)
 
@@ -90,10 +93,13 @@ def run_blocks(text, folder):
     os.chdir(folder)
     try:
         for (kind, body), (next_kind, said) in zip(found, [*found[1:], ([], "")]):
-            if kind[:2] == ["python", "run"]:
+            if kind[:2] in (["python", "run"], ["python", "script"]):
                 printed = io.StringIO()
                 with contextlib.redirect_stdout(printed), warnings.catch_warnings(action="ignore"):
-                    run_at_the_prompt(body, namespace)
+                    if kind[1] == "run":
+                        run_at_the_prompt(body, namespace)
+                    else:
+                        exec(compile(body, "script.py", "exec"), {"__name__": "__main__"})
                 yield body, printed.getvalue(), said if next_kind == ["text", "output"] else ""
     finally:
         os.chdir(before)
@@ -123,8 +129,8 @@ def shape(text):
 def known_names():
     """Every name that the code of the project gives to something, arguments and attributes among them."""
     names = set(dir(builtins))
-    code = [*MODULES.values(), ROOT / "train_lunar.py"]
-    for path in [*code, *ROOT.glob("tests/*.py"), *ROOT.glob("benchmarks/*.py")]:
+    code = [*IDEA.values(), *APP.values(), ROOT / "train_lunar.py"]
+    for path in [*code, *ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/*.py")]:
         names.add(path.stem)
         for node in ast.walk(ast.parse(path.read_text())):
             for attribute in ("name", "id", "attr", "arg", "module"):
@@ -157,6 +163,7 @@ def unknown_names(text):
                 ROOT / span,
                 ROOT / "tinyevo" / span,
                 ROOT / "tests" / span,
+                ROOT / "tests" / "app" / span,
                 ROOT / "benchmarks" / span,
             )
             if Path(span).name not in files and not any(path.exists() for path in places):
@@ -167,6 +174,20 @@ def unknown_names(text):
     for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", prose):
         unknown += [link] if not (ROOT / link).exists() else []
     return unknown
+
+
+def arrows_of(modules):
+    """What each of some modules imports from the package."""
+    arrows = {}
+    for name, path in modules.items():
+        code = ast.parse(path.read_text())
+        froms = [node for node in ast.walk(code) if isinstance(node, ast.ImportFrom)]
+        parts = [node.module.split(".") for node in froms if node.module.startswith("tinyevo.")]
+        arrows[name] = {part for _, part in parts}
+        for node in froms:
+            if node.module == "tinyevo":
+                arrows[name] |= {alias.name for alias in node.names}
+    return arrows
 
 
 def diagram_arrows(text):
@@ -181,12 +202,8 @@ def diagram_arrows(text):
 def wrong_settings(text):
     """Rows of the settings' tables that the code does not read so, and settings that no table has."""
     script = importlib.import_module("train_lunar")
-    objects = {
-        "TrainConfig": script.CONFIG,
-        "HyperParams": script.HP,
-        "TournamentSelection": script.TOURNAMENT,
-    }
-    objects |= {"Mutations": script.MUTATIONS}
+    groups = [getattr(script.SETTINGS, group.name) for group in fields(script.SETTINGS)]
+    objects = {type(group).__name__: group for group in groups}
     wrong, seen = [], set()
     for title, rows in re.findall(r"^\*\*`(\w+)`\*\*.*\n(?:.+\n)*\n((?:\|.*\n)+)", text, re.M):
         for name, value in re.findall(r"^\| `(\w+)` \| `?([^|`]*?)`? \|", rows, re.M):
@@ -228,8 +245,23 @@ def test_every_name_in_the_prose_exists():
     assert unknown_names(TEXT) == []
 
 
-def test_the_import_diagram_is_the_arrows_of_the_layout():
-    assert diagram_arrows(TEXT) == ARROWS
+def test_the_import_diagram_is_the_imports_of_the_idea():
+    assert diagram_arrows(TEXT) == arrows_of(IDEA)
+
+
+@pytest.mark.parametrize("path", [*IDEA.values(), *APP.values()], ids=lambda path: path.stem)
+def test_a_module_mirrors_sections_that_there_are(path):
+    doc = " ".join(ast.get_docstring(ast.parse(path.read_text())).split())
+    sections = re.search(r"Mirrors the tutorial's sections? (.*?)\.( |$)", doc)[1]
+    titles = re.findall(r"^## (.*)$", TEXT, re.M)
+    assert set(re.findall(r'"(.*?)"', sections)) <= set(titles) and '"' in sections
+
+
+def test_the_sections_follow_the_reading_order():
+    order = ["networks", "td3", "noise", "environment", "buffer", "population", "tournament"]
+    order += ["mutation", "evaluate", "train", "render", "checkpoint"]
+    ends = re.findall(r"^\*Modules?:\* \[(\w+)\.py\]\(tinyevo/\w+\.py\)", TEXT, re.M)
+    assert set(order) == set(IDEA) and ends == order
 
 
 def test_every_setting_is_in_a_table_with_the_value_that_the_script_has():
@@ -264,12 +296,15 @@ def test_a_copied_module_works_with_the_files_that_are_named(tmp_path, kind, bod
 
 def test_every_module_is_copied():
     copied = {kind[1].removeprefix("copy=").split(",")[0] for kind, _ in copies()}
-    assert copied == {f"{name}.py" for name in MODULES}
+    assert copied == {f"{name}.py" for name in IDEA}
 
 
 def test_every_module_and_its_tests_are_linked():
-    for name in MODULES:
-        assert f"(tinyevo/{name}.py)" in TEXT and f"(tests/test_{name}.py)" in TEXT, name
+    for path in [*IDEA.values(), *APP.values()]:
+        module = path.relative_to(ROOT)
+        tests = Path("tests", *module.parts[1:-1], f"test_{module.name}")
+        assert f"({module})" in TEXT
+        assert f"({tests})" in TEXT or not (ROOT / tests).exists()
 
 
 # Each of these checks can fail
@@ -345,10 +380,10 @@ def rewrite():
 
     text = BLOCK.sub(quoted, text)
     for body, printed, said in run_blocks(text, tempfile.mkdtemp()):
-        old = f"```python run\n{body}```\n\n```text output\n{said}```"
+        old = f"{body}```\n\n```text output\n{said}```"
         if said or printed:
             assert old in text, f"this prints, and a block `text output` must follow:\n{body}"
-            text = text.replace(old, f"```python run\n{body}```\n\n```text output\n{printed}```")
+            text = text.replace(old, f"{body}```\n\n```text output\n{printed}```")
     TUTORIAL.write_text(text)
 
 

@@ -4,7 +4,7 @@ A checkpoint is an ordinary `torch.save` archive of named tensors and one JSON s
 where each tensor belongs, followed by the SHA-256 of everything before it. Equal states give equal
 bytes; one changed bit is noticed.
 
-Mirrors the tutorial's section "Training and saving an agent".
+Mirrors the tutorial's section "Loading an agent for inference, testing and rendering".
 Leaves out: anything that would execute code on loading (`weights_only=True`), and Python objects of
 any kind: an agent describes itself as plain data with `state()`.
 Needs: nothing else.

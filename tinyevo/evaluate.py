@@ -1,6 +1,6 @@
 """Fitness: how well the greedy policy of an agent flies.
 
-Mirrors the tutorial's section "Loading an agent for inference, testing and rendering".
+Mirrors the tutorial's section "Evaluating an agent".
 Leaves out: early stopping of bad episodes; each of them counts once, however long or short, because
 the first episodes to finish are mostly crashes.
 Needs: environment.py. An agent here is anything with `get_action(batch of observations)`.

@@ -7,7 +7,7 @@ new layer is the identity. So growing a ReLU network does not change what it com
 moment; it only gives the next updates more to work with (`add_layer` says what happens to others).
 The idea is that of Net2Net (Chen et al. 2016); SEARL (Franke et al. 2021) draws random weights.
 
-Mirrors the tutorial's section "Creating a population of agents".
+Mirrors the tutorial's section "Evolvable networks".
 Leaves out: convolutions, recurrence and normalisation layers (for what layer norm does to a critic
 on LunarLander, see issue 468 of AgileRL).
 Needs: nothing else.

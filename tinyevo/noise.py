@@ -4,7 +4,7 @@ A TD3 policy is deterministic, so without noise it would only ever see its own h
 here give one row per environment, in units of the action's half-range: 1.0 reaches from the middle
 of the action space to its edge.
 
-Mirrors the tutorial's section "Training and saving an agent".
+Mirrors the tutorial's section "Exploration noise".
 Leaves out: a schedule; how much noise is right can be left to evolution (`HyperParams.expl_noise`).
 Needs: nothing else.
 """
