@@ -2,74 +2,40 @@
 
 import copy
 import math
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+import multiprocessing
+import warnings
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import FrozenInstanceError, fields, replace
 
-import gymnasium as gym
 import numpy as np
-import probes  # noqa: F401  registers the environments
 import pytest
 import torch
-from common import flat, same
+from common import MUTATIONS, SMALL, TINY, flat, run, same, setup, text
 
 from tinyevo import train as module
 from tinyevo.buffer import ReplayBuffer
-from tinyevo.mutation import Mutations, RLParameter
-from tinyevo.population import create_population
+from tinyevo.environment import find_spaces
+from tinyevo.population import create_population, member_row
 from tinyevo.td3 import TD3, HyperParams
 from tinyevo.tournament import TournamentSelection
-from tinyevo.train import EVALUATE, TrainConfig, train, train_member
-from tinyevo.workers import worker_pool
-
-TINY = TrainConfig(
-    env_id="probes:Counting-v0",
-    num_envs=3,
-    max_steps=90,
-    evo_steps=30,
-    memory_size=1000,
-    eval_episodes=2,
-    confirm_episodes=3,
-    target=1e9,
+from tinyevo.train import (
+    EVALUATE,
+    RANGES,
+    TRAIN,
+    Run,
+    TrainConfig,
+    breed,
+    confirm,
+    fly,
+    share,
+    train,
+    train_member,
 )
-SMALL = HyperParams(batch_size=8)
 
 
-def setup(config=TINY, size=3, hp=SMALL, capacity=None):
-    """A population and an empty memory for a configuration."""
-    env = gym.make(config.env_id)
-    spaces = env.observation_space, env.action_space
-    population = create_population(size, *spaces, hp, hidden_size=(8,), seed=config.seed)
-    return population, ReplayBuffer(capacity or config.memory_size, *spaces)
-
-
-def run(
-    config=TINY,
-    size=3,
-    executor=None,
-    on_generation=lambda result: None,
-    mutations=None,
-    **arguments,
-):
-    population, memory = setup(config, size, **arguments)
-    space = {"learn_step": RLParameter(1, 4, int), "lr_actor": RLParameter(1e-4, 1e-2)}
-    mutations = mutations or Mutations(hp_space=space, node_bounds=(4, 16), node_steps=(2,))
-    result = train(
-        population,
-        memory,
-        TournamentSelection(2, True, size),
-        mutations,
-        config,
-        executor,
-        on_generation,
-    )
-    return result, memory
-
-
-def text(result):
-    """A result as text, to compare runs bit for bit."""
-    return str(result.history) + str(
-        [flat(agent.state()) for agent in [*result.population, result.elite]]
-    )
+def fittest(done):
+    """The rows of the elites of a run's generations."""
+    return [row for row in done.history if row["elite"]]
 
 
 # What is stored
@@ -217,9 +183,9 @@ def test_no_credit_is_carried_over_to_the_next_slice():
 
 
 def test_steps_are_rounded_down_to_whole_steps_of_the_environments():
-    result, memory = run(replace(TINY, num_envs=4, evo_steps=31, max_steps=66))
-    assert [row["steps"] for row in result.history if row["elite"]] == [28, 56, 64]
-    assert memory.counter == 3 * 64
+    done = run(replace(TINY, num_envs=4, evo_steps=31, max_steps=66))
+    assert [row["steps"] for row in fittest(done)] == [28, 56, 64]
+    assert done.memory.counter == 3 * done.steps == 3 * 64
 
 
 # The training return
@@ -249,7 +215,7 @@ def test_without_a_finished_episode_the_training_return_is_nan():
 
 def value(env_id, gamma=0.8):
     """What an agent believes of the first observation of an environment after a little training."""
-    hp = HyperParams(batch_size=32, gamma=gamma, lr_critic=0.01, tau=0.2, policy_freq=1)
+    hp = replace(SMALL, batch_size=32, gamma=gamma, lr_critic=0.01, tau=0.2, policy_freq=1)
     config = replace(TINY, env_id=f"probes:{env_id}", num_envs=1, evo_steps=600)
     (agent,), memory = setup(config, size=1, hp=hp)
     train_member(agent, memory, config, seed=0)
@@ -267,7 +233,7 @@ def test_a_termination_does_not():
 
 
 def test_a_population_learns_to_aim():
-    hp = HyperParams(batch_size=64, lr_actor=3e-3, lr_critic=3e-3, expl_noise=0.4)
+    hp = replace(SMALL, batch_size=64, lr_actor=3e-3, lr_critic=3e-3, expl_noise=0.4)
     config = replace(
         TINY,
         env_id="probes:Aim-v0",
@@ -277,47 +243,89 @@ def test_a_population_learns_to_aim():
         confirm_episodes=50,
     )
     config = replace(config, target=-0.05)
-    result, _ = run(config, size=2, hp=hp)
-    assert result.confirmed >= -0.05
+    done = run(config, size=2, hp=hp)
+    assert done.best_return >= -0.05
     obs = np.array([[0.2], [0.5], [0.8]])
-    assert result.elite.get_action(obs)[:, 0] == pytest.approx([5.2, 7.0, 8.8], abs=1.0)
+    assert done.best.get_action(obs)[:, 0] == pytest.approx([5.2, 7.0, 8.8], abs=1.0)
 
 
 # A generation is a pure function of its inputs
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another():
-    first, second, third = (run(replace(TINY, seed=seed))[0] for seed in (0, 0, 1))
+    first, second, third = (run(replace(TINY, seed=seed)) for seed in (0, 0, 1))
     assert text(first) == text(second)
     assert text(first) != text(third)
 
 
-def test_two_worker_processes_give_the_same_bits_as_none():
-    alone, memory = run()
-    with worker_pool(2) as pool:
-        together, shared = run(executor=pool)
-        assert pool.flown.value == 3 * 90
-    assert text(alone) == text(together)
-    assert np.array_equal(memory.storage, shared.storage)
+def test_training_twice_from_one_run_gives_the_same_run_and_changes_nothing_passed_in():
+    start, mutations = Run(*setup()), MUTATIONS
+    before = text(start), copy.deepcopy(vars(mutations))
+    first, second = (run(start=start, mutations=mutations) for _ in range(2))
+    assert text(first) == text(second) != before[0]
+    assert (text(start), vars(mutations)) == before
+    agents = [id(agent) for agent in (*start.population, *first.population, *second.population)]
+    assert len(set(agents)) == 9, "an agent is in two runs"
 
 
-def test_any_executor_will_do():
+def test_training_on_from_a_run_changes_nothing_in_it():
+    middle = run(replace(TINY, max_steps=60))
+    before = text(middle)
+    assert text(run(start=middle)) == text(run(start=middle)) == text(run())
+    assert text(middle) == before
+
+
+def test_the_runs_that_generations_end_with_stay_as_they_were():
+    kept, told = [], []
+
+    def keep(state):
+        kept.append(state)
+        told.append(text(state))
+
+    done = run(options={"on_generation": keep})
+    assert [text(state) for state in kept] == told
+    assert kept[-1] is done and len(kept) == 3
+
+
+def test_a_run_cannot_be_assigned_to():
+    with pytest.raises(FrozenInstanceError):
+        Run(*setup()).steps = 3
+
+
+def test_threads_of_an_executor_give_the_same_bits_as_a_plain_loop():
     with ThreadPoolExecutor(2) as pool:
-        threaded, _ = run(executor=pool)
-    assert text(threaded) == text(run()[0])
+        assert text(run(options={"map": pool.map})) == text(run())
+
+
+def test_processes_of_an_executor_give_the_same_bits_as_a_plain_loop():
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        assert text(run(options={"map": pool.map})) == text(run())
+
+
+def test_members_fly_in_any_order_without_changing_a_bit():
+    def backwards(function, *arguments):
+        return [function(*task) for task in reversed(list(zip(*arguments)))][::-1]
+
+    assert text(run(options={"map": backwards})) == text(run())
+
+
+def test_steps_are_told_as_they_are_flown():
+    told = []
+    run(options={"on_steps": told.append})
+    assert told == [3] * (3 * 90 // 3)
 
 
 def test_no_global_generator_is_read_or_moved():
     torch.manual_seed(1)
     np.random.seed(1)
     states = torch.get_rng_state(), np.random.get_state()[1].tolist()
-    first, _ = run()
-    assert (
-        torch.equal(torch.get_rng_state(), states[0])
-        and np.random.get_state()[1].tolist() == states[1]
-    )
+    first = run()
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.random.get_state()[1].tolist() == states[1]
     torch.manual_seed(2)
-    assert text(run()[0]) == text(first)
+    np.random.seed(2)
+    assert text(run()) == text(first)
 
 
 def test_every_use_of_randomness_has_a_seed_of_its_own():
@@ -339,41 +347,181 @@ def test_a_members_slice_depends_on_its_arguments_alone():
     assert not np.array_equal(other[1]["obs"], twins[0][1]["obs"])
 
 
-def test_train_leaves_the_first_population_as_it_was():
-    population, memory = setup()
-    before = [flat(agent.state()) for agent in population]
-    train(
-        population,
-        memory,
-        TournamentSelection(2, True, 3),
-        Mutations(),
-        replace(TINY, max_steps=60),
-    )
-    assert [flat(agent.state()) for agent in population] == before
+@pytest.fixture
+def three_threads():
+    """Torch with three threads, as long as the test takes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
 
 
-# Sharing, selecting, stopping
-
-
-def test_transitions_are_merged_step_by_step_and_member_by_member(monkeypatch):
+def test_a_run_takes_one_thread_of_torch_and_gives_the_others_back(three_threads):
     seen = []
-    original = module.run_tasks
+    run(options={"on_generation": lambda state: seen.append(torch.get_num_threads())})
+    assert seen == [1, 1, 1] and torch.get_num_threads() == 3
+
+
+def test_a_member_that_flies_alone_takes_one_thread_and_gives_the_others_back(three_threads):
+    (agent,), memory = setup(size=1)
+    seen = []
+    tell = lambda steps: seen.append(torch.get_num_threads())  # noqa: E731
+    fly(agent, 0, memory, TINY, 0, tell)
+    assert set(seen) == {1} and torch.get_num_threads() == 3
+
+
+def test_even_a_run_that_fails_gives_the_threads_back(three_threads):
+    def fail(state):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run(options={"on_generation": fail})
+    assert torch.get_num_threads() == 3
+
+
+# Resuming
+
+
+@pytest.mark.parametrize("capacity", [None, 100])  # the smaller one is full and wraps
+@pytest.mark.parametrize("generations", [0, 1, 2, 3])
+def test_an_interrupted_run_goes_on_to_the_same_end_bit_for_bit(generations, capacity):
+    kept = [Run(*setup(capacity=capacity))]
+
+    def interrupt(state):
+        kept.append(state)
+        if state.generation == generations:
+            raise InterruptedError
+
+    if generations:
+        with pytest.raises(InterruptedError):
+            run(start=kept[0], options={"on_generation": interrupt})
+    assert kept[-1].generation == generations and kept[-1].steps == 30 * generations
+    assert text(run(start=kept[-1])) == text(run(capacity=capacity))
+
+
+def test_any_generation_of_a_run_that_went_on_can_be_resumed():
+    kept = []
+    done = run(options={"on_generation": kept.append})
+    assert {text(run(start=state)) for state in kept} == {text(done)}
+
+
+def test_a_finished_run_has_nothing_left_to_do():
+    done, calls = run(), []
+    options = {"on_generation": calls.append}
+    assert run(start=done, options=options) is done
+    assert run(replace(TINY, max_steps=999, target=0.0), start=done, options=options) is done
+    assert calls == []
+
+
+def test_a_finished_run_goes_on_with_more_steps_as_if_it_had_always_had_them():
+    longer = replace(TINY, max_steps=150)
+    done = run(longer, start=run())
+    assert text(done) == text(run(longer)) and done.steps == 150
+
+
+def test_steps_go_on_where_an_uneven_last_generation_left_off():
+    done = run(start=run(replace(TINY, max_steps=45)))
+    assert [row["steps"] for row in fittest(done)] == [30, 45, 75, 90]
+
+
+def test_a_run_counts_its_generations():
+    generations = []
+    run(options={"on_generation": lambda state: generations.append(state.generation)})
+    assert Run(*setup()).generation == 0 and generations == [1, 2, 3]
+
+
+# Breeding
+
+
+def test_the_first_generation_is_the_population_as_it_is_given():
+    start = Run(*setup())
+    assert breed(start, TournamentSelection(2, True, 3), MUTATIONS, TINY) is start.population
+
+
+def test_the_next_generation_is_bred_from_the_last_one_and_seeds_of_its_own():
+    middle, tournament = run(replace(TINY, max_steps=60)), TournamentSelection(2, True, 3)
+    before = text(middle)
+    first, second = (breed(middle, tournament, MUTATIONS, TINY) for _ in range(2))
+    assert all(map(same, first, second))
+    assert text(middle) == before
+    lineage = [(agent.id, agent.parent_id, agent.mutation_kind) for agent in first]
+    rows = run().history[-3:]
+    assert lineage == [(row["id"], row["parent_id"], row["mutation_kind"]) for row in rows]
+    other = breed(middle, tournament, MUTATIONS, replace(TINY, seed=1))
+    assert not all(map(same, first, other))
+
+
+def test_the_last_generation_is_evaluated_and_not_bred_from():
+    done = run()
+    rows = done.history[-3:]
+    for agent, row in zip(done.population, rows, strict=True):
+        assert {"generation": 2, **member_row(agent)}.items() <= row.items()
+        assert agent.steps == 90 and len(agent.fitness) == 3
+
+
+# Flying
+
+
+def test_a_member_flies_on_copies_and_is_trained_and_evaluated_there():
+    (agent,), memory = setup(size=1)
+    before = flat(agent.state())
+    flown, records = fly(agent, 2, memory, TINY, generation=4)
+    assert flat(agent.state()) == before and memory.counter == 0
+    twin, own = agent.clone(), copy.deepcopy(memory)
+    _, expected = train_member(twin, own, TINY, TINY.derived_seed(TRAIN, 4, 2))
+    assert np.array_equal(records, expected)
+    seed = TINY.derived_seed(EVALUATE, 4)
+    returns = module.evaluate(twin, TINY.env_id, TINY.eval_episodes, seed, TINY.eval_steps)
+    twin.fitness.append(float(returns.mean()))
+    assert same(flown, twin) and type(flown.fitness[-1]) is float
+
+
+def test_members_in_different_slots_train_apart_but_are_evaluated_alike(monkeypatch):
+    (agent,), memory = setup(size=1)
+    seeds = []
+
+    def spy(agent, env_id, episodes, seed, max_steps):
+        seeds.append(seed)
+        return np.zeros(episodes)
+
+    monkeypatch.setattr(module, "evaluate", spy)
+    (_, first), (_, second) = (fly(agent, slot, memory, TINY, 0) for slot in (0, 1))
+    assert not np.array_equal(first["obs"], second["obs"])
+    assert len(set(seeds)) == 1
+
+
+# Sharing, confirming, stopping
+
+
+def test_transitions_are_merged_step_by_step_and_member_by_member():
+    seen = []
 
     def spy(function, *arguments):
-        results = original(function, *arguments)
-        if function is module._fly_member:
+        results = list(map(function, *arguments))
+        if function.func is fly:
             seen.append([records for _, records in results])
         return results
 
-    monkeypatch.setattr(module, "run_tasks", spy)
-    _, memory = run(replace(TINY, max_steps=30))
-    merged = memory.latest(90)
+    done = run(replace(TINY, max_steps=30), options={"map": spy})
+    merged = done.memory.latest(90)
     for slot, records in enumerate(seen[0]):
         assert np.array_equal(merged[slot::3], records)
 
 
+def test_what_a_member_that_diverged_experienced_is_not_shared():
+    members, memory = setup()
+    experience = []
+    for slot, agent in enumerate(members):
+        agent.fitness.append(-math.inf if slot == 1 else 1.0)
+        records = np.zeros(4, dtype=memory.storage.dtype)
+        records["reward"][:, 0] = 10 * slot + np.arange(4)
+        experience.append(None if slot == 1 else records)
+    share(memory, members, experience)
+    assert memory.latest(99)["reward"][:, 0].tolist() == [0, 20, 1, 21, 2, 22, 3, 23]
+
+
 def test_a_full_memory_forgets_all_members_evenly():
-    _, memory = run(replace(TINY, max_steps=30), capacity=15)
+    memory = run(replace(TINY, max_steps=30), capacity=15).memory
     owners = [set(memory.latest(15)["obs"][slot::3, 0]) for slot in range(3)]
     assert (
         len(memory) == 15 and memory.counter == 45
@@ -381,7 +529,7 @@ def test_a_full_memory_forgets_all_members_evenly():
     assert not owners[0] & owners[1] and not owners[1] & owners[2]
 
 
-def test_members_learn_from_what_the_others_experienced():
+def test_members_learn_from_what_the_others_experienced(monkeypatch):
     sizes = []
     original = ReplayBuffer.sample
 
@@ -389,11 +537,8 @@ def test_members_learn_from_what_the_others_experienced():
         sizes.append(len(memory))
         return original(memory, *arguments)
 
-    ReplayBuffer.sample = spy
-    try:
-        run(replace(TINY, max_steps=60))
-    finally:
-        ReplayBuffer.sample = original
+    monkeypatch.setattr(ReplayBuffer, "sample", spy)
+    run(replace(TINY, max_steps=60), mutations=replace(MUTATIONS, rl_hp=0))
     assert max(sizes[:90]) == 30 and min(sizes[90:]) == 93 and max(sizes) == 120
 
 
@@ -407,6 +552,7 @@ def test_all_members_of_a_generation_fly_the_same_seeds_and_each_generation_new_
 
     monkeypatch.setattr(module, "evaluate", spy)
     run(replace(TINY, eval_steps=7))
+    assert {max_steps for *_, max_steps in calls} == {7}
     fitness_calls = [call for call in calls if call[0] == 2]
     assert len(fitness_calls) == 9
     assert fitness_calls == [
@@ -435,15 +581,15 @@ def fixed_scores(monkeypatch, fitness, confirmed):
 
 def test_a_new_best_elite_is_confirmed_and_only_a_better_mean_is_kept(monkeypatch):
     flown = fixed_scores(monkeypatch, [10, 50, 30, 40], [20, 15, 25, 5])
-    result, _ = run(replace(TINY, max_steps=120))
+    done = run(replace(TINY, max_steps=120))
     assert len(flown) == 4 * 3  # every elite promised more than what was confirmed, two held it
-    assert result.confirmed == 25
+    assert done.best_return == 25 and done.best.steps == 90
 
 
 def test_an_elite_that_is_no_better_than_the_confirmed_mean_is_not_flown_again(monkeypatch):
     flown = fixed_scores(monkeypatch, [10, 19, 20], [20])
-    result, _ = run()
-    assert len(flown) == 3 and result.confirmed == 20
+    done = run()
+    assert len(flown) == 3 and done.best_return == 20
 
 
 def test_a_confirmation_is_flown_in_parts_of_all_its_episodes_each_on_seeds_of_its_own(monkeypatch):
@@ -458,33 +604,22 @@ def test_a_confirmation_is_flown_in_parts_of_all_its_episodes_each_on_seeds_of_i
 
 def test_the_best_confirmed_agent_is_kept_apart_from_the_population(monkeypatch):
     fixed_scores(monkeypatch, [10, 5, 5], [20])
-    snapshots = []
-    result, _ = run(on_generation=lambda result: snapshots.append(flat(result.elite.state())))
-    assert snapshots[0] == snapshots[1] == snapshots[2] == flat(result.elite.state())
-    assert result.elite.steps == 30 and result.population[0].steps == 90
+    kept = []
+    done = run(options={"on_generation": kept.append})
+    assert all(same(state.best, done.best) for state in kept)
+    assert done.best.steps == 30 and done.population[0].steps == 90
+    assert not any(done.best is agent for state in kept for agent in state.population)
 
 
 def test_a_run_stops_at_a_confirmed_target_but_not_at_a_lucky_fitness(monkeypatch):
     fixed_scores(monkeypatch, [500, 500, 500], [10, 200, 0])
-    result, _ = run(replace(TINY, target=200))
-    assert len(result.fitnesses) == 2 and result.confirmed == 200
-
-
-def test_the_returned_population_is_the_one_that_was_evaluated_last():
-    result, _ = run()
-    rows = result.history[-3:]
-    for agent, row, fitness in zip(result.population, rows, result.fitnesses[-1]):
-        assert (agent.id, agent.mutation, agent.fitness[-1]) == (
-            row["id"],
-            row["mutation"],
-            row["fitness"],
-        )
-        assert agent.fitness[-1] == fitness and agent.steps == 90 and len(agent.fitness) == 3
+    done = run(replace(TINY, target=200))
+    assert done.generation == 2 and done.best_return == 200
 
 
 def test_the_history_tells_every_members_life_and_its_lineage_holds():
-    result, _ = run(replace(TINY, max_steps=300))
-    generations = [result.history[first : first + 3] for first in range(0, 30, 3)]
+    done = run(replace(TINY, max_steps=300))
+    generations = [done.history[first : first + 3] for first in range(0, 30, 3)]
     for number, rows in enumerate(generations):
         assert {row["generation"] for row in rows} == {number} and {
             row["steps"] for row in rows
@@ -493,14 +628,15 @@ def test_the_history_tells_every_members_life_and_its_lineage_holds():
         assert elite["fitness"] == max(row["fitness"] for row in rows)
     for before, rows in zip(generations, generations[1:]):
         ids = {row["id"] for row in before}
-        assert rows[0]["mutation"] == "elite"
+        assert [row["mutation_kind"] == "elite" for row in rows] == [True, False, False]
         assert rows[0]["id"] == next(row["id"] for row in before if row["elite"])
         assert all(row["parent_id"] in ids and row["id"] not in ids for row in rows[1:])
-    assert list(result.history[0]) == [
+    assert list(done.history[0]) == [
         *(
             "generation",
             "id",
             "parent_id",
+            "mutation_kind",
             "mutation",
             "fitness",
             "train_return",
@@ -523,13 +659,14 @@ def test_the_history_tells_every_members_life_and_its_lineage_holds():
 
 
 def test_a_population_of_one_is_plain_td3():
-    result, _ = run(size=1)
-    assert [row["id"] for row in result.history] == [0, 0, 0]
+    done = run(size=1)
+    assert [row["id"] for row in done.history] == [0, 0, 0]
     (agent,), memory = setup(size=1)
     for generation in range(3):
-        train_member(agent, memory, TINY, TINY.derived_seed(module.TRAIN, generation))
-    agent.fitness, agent.mutation = result.population[0].fitness, result.population[0].mutation
-    assert same(result.population[0], agent)
+        train_member(agent, memory, TINY, TINY.derived_seed(TRAIN, generation))
+    agent.fitness = done.population[0].fitness
+    agent.mutation_kind = agent.mutation = "elite"
+    assert same(done.population[0], agent)
 
 
 def test_an_agent_with_broken_weights_is_replaced_and_the_run_goes_on():
@@ -537,28 +674,26 @@ def test_an_agent_with_broken_weights_is_replaced_and_the_run_goes_on():
     population, memory = setup(config)
     with torch.no_grad():
         population[1].networks["actor"].weights[0].fill_(math.nan)
-    result = train(population, memory, TournamentSelection(2, True, 3), Mutations(), config)
-    assert result.history[1]["fitness"] == -math.inf
-    assert np.isfinite(memory.latest(1000)["action"]).all(), "the others would learn from NaN"
-    assert len(memory) == 90 * 3 - 30
-    assert 1 not in {row["parent_id"] for row in result.history}
-    assert all(math.isfinite(row["fitness"]) for row in result.history[3:])
+    done = run(config, start=Run(population, memory))
+    assert done.history[1]["fitness"] == -math.inf
+    actions = done.memory.latest(1000)["action"]
+    assert np.isfinite(actions).all(), "the others would learn from NaN"
+    assert len(actions) == 90 * 3 - 30
+    assert 1 not in {row["parent_id"] for row in done.history}
+    assert all(math.isfinite(row["fitness"]) for row in done.history[3:])
 
 
-def test_an_agent_that_diverges_in_the_middle_of_its_slice_stops_there(monkeypatch):
+def test_an_agent_that_diverges_in_the_middle_of_its_slice_stops_there():
     population, memory = setup()
-    population[1].set_hp(lr_actor=1e30, lr_critic=1e30)
+    for optimizer in population[1].optimizers.values():
+        optimizer.param_groups[0]["lr"] = 1e30  # more than `HyperParams` allows
     population[1].train_return = 7.0  # its parent's
-    result = train(
-        population,
-        memory,
-        TournamentSelection(2, True, 3),
-        Mutations(),
-        replace(TINY, max_steps=30),
-    )
-    assert result.fitnesses[0][1] == -math.inf and all(map(math.isfinite, result.fitnesses[0][::2]))
-    assert math.isnan(result.history[1]["train_return"])
-    assert len(memory) == 2 * 30 and np.isfinite(memory.latest(60)["action"]).all()
+    done = run(replace(TINY, max_steps=30), start=Run(population, memory))
+    assert [math.isfinite(row["fitness"]) for row in done.history] == [True, False, True]
+    assert done.history[1]["fitness"] == -math.inf
+    assert math.isnan(done.history[1]["train_return"])
+    actions = done.memory.latest(1000)["action"]
+    assert len(actions) == 2 * 30 and np.isfinite(actions).all()
 
 
 def test_an_elite_that_diverges_in_its_confirmation_is_not_confirmed_and_the_run_goes_on(
@@ -571,28 +706,33 @@ def test_an_elite_that_diverges_in_its_confirmation_is_not_confirmed_and_the_run
             raise FloatingPointError
         return np.full(episodes, 5.0)
 
-    monkeypatch.setattr("tinyevo.train.evaluate", fly)
-    seen = []
-    population, memory = setup()
-    config = replace(
-        TINY, max_steps=2 * TINY.evo_steps, confirm_episodes=3 * (TINY.eval_episodes + 1)
-    )
-    tell = lambda result: seen.append((result.elite.id, result.confirmed))  # noqa: E731
-    train(population, memory, TournamentSelection(2, True, 3), Mutations(), config, None, tell)
-    assert [confirmed for _, confirmed in seen] == [-math.inf, 5.0]
+    monkeypatch.setattr(module, "evaluate", fly)
+    kept = []
+    config = replace(TINY, max_steps=60, confirm_episodes=3 * (TINY.eval_episodes + 1))
+    run(config, options={"on_generation": kept.append})
+    assert [state.best_return for state in kept] == [-math.inf, 5.0]
+    assert [state.best.steps for state in kept] == [30, 60]
+
+
+def test_a_confirmation_is_the_mean_of_all_its_episodes_whatever_flies_them():
+    (agent,), _ = setup(size=1)
+    config = replace(TINY, confirm_episodes=20)
+    mean = confirm(agent, config, generation=2, parts=3)
+    assert type(mean) is float and 1 <= mean <= 9
+    seeds = [config.derived_seed(module.CONFIRM, 2, slot) for slot in range(3)]
+    parts = [module.fly_part(agent, config, *part) for part in zip((7, 7, 6), seeds)]
+    assert mean == np.concatenate(parts).mean()
+    with ThreadPoolExecutor(2) as pool:
+        assert confirm(agent, config, 2, 3, pool.map) == mean
+    assert confirm(agent, config, 3, 3) != mean
 
 
 @pytest.mark.parametrize("size", [0, 2, 4])
 def test_a_population_of_another_size_than_the_tournament_makes_is_refused(size):
     population, memory = setup()
-    with pytest.raises(ValueError, match=f"{size} agents are given, but the tournament makes 3"):
-        train(
-            [*population, *population][:size],
-            memory,
-            TournamentSelection(2, True, 3),
-            Mutations(),
-            TINY,
-        )
+    start = Run([*population, *population][:size], memory)
+    with pytest.raises(ValueError, match=f"run has {size} agents, but the tournament makes 3"):
+        train(start, TournamentSelection(2, True, 3), MUTATIONS, TINY)
 
 
 def test_if_all_diverge_the_run_says_so():
@@ -601,51 +741,103 @@ def test_if_all_diverge_the_run_says_so():
     for agent in population:
         agent.networks["actor"].weights[0].data.fill_(math.nan)
     with pytest.raises(ArithmeticError, match="all members diverged"):
-        train(population, memory, TournamentSelection(2, True, 3), Mutations(), config)
+        run(config, start=Run(population, memory))
 
 
-def test_a_slice_too_short_for_an_episode_is_warned_of():
-    config = replace(TINY, env_id="probes:Ticking-v0", num_envs=8, evo_steps=32, max_steps=32)
-    with pytest.warns(
-        UserWarning, match="flies 4 steps in a generation, but an episode may take 5"
-    ):
+SHORT = replace(TINY, env_id="probes:Ticking-v0", num_envs=8, evo_steps=32, max_steps=64)
+
+
+@pytest.fixture
+def warned():
+    """The warnings of a test that begins as a fresh process does."""
+    module._warn_once.cache_clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
+    module._warn_once.cache_clear()
+
+
+def test_a_slice_too_short_for_an_episode_is_warned_of_with_what_would_do(warned):
+    run(SHORT)
+    (warning,) = warned
+    assert warning.category is UserWarning
+    assert str(warning.message) == (
+        "an environment flies 4 steps in a generation, but an episode may take 5: long ones are "
+        "cut off; set evo_steps to 40 or more, or train_episode_steps to 4 or less"
+    )
+
+
+def test_the_warning_points_to_the_call_of_train(warned):
+    train(Run(*setup(SHORT)), TournamentSelection(2, True, 3), MUTATIONS, SHORT)
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+def test_a_warning_comes_once_for_each_message(warned):
+    for config in (SHORT, SHORT, replace(SHORT, seed=1), replace(SHORT, evo_steps=24), SHORT):
         run(config)
+    numbers = [int(str(warning.message).split()[3]) for warning in warned]
+    assert numbers == [4, 3]
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "config",
     [
-        {"num_envs": 0},
-        {"evo_steps": 2},
-        {"max_steps": 0},
-        {"max_steps": 1e6},
-        {"memory_size": 0},
-        {"seed": -1},
-        {"seed": "0"},
-        {"learning_delay": -1},
-        {"eval_episodes": 0},
-        {"confirm_episodes": 0},
-        {"train_episode_steps": 0},
-        {"eval_steps": 1.5},
-        {"noise": "pink"},
-        {"noise_dt": "1"},
-        {"noise_dt": -1.0},
-        {"target": math.nan},
+        replace(SHORT, evo_steps=40),
+        replace(SHORT, train_episode_steps=4),
+        replace(SHORT, env_id="probes:Counting-v0"),  # its episodes have no limit
     ],
 )
-def test_a_setting_that_makes_no_sense_is_refused_by_name(wrong):
+def test_a_slice_that_holds_an_episode_is_not_warned_of(warned, config):
+    run(config)
+    assert not warned
+
+
+def test_a_last_generation_that_is_cut_short_is_not_warned_of_if_the_others_are_not(warned):
+    run(replace(SHORT, evo_steps=40, max_steps=56))
+    assert not warned
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "wrong, rule",
+    [
+        ({"seed": -1}, "a whole number from 0 to inf, not -1"),
+        ({"seed": "0"}, "a whole number from 0 to inf, not '0'"),
+        ({"num_envs": 0}, "a whole number from 1 to 1000, not 0"),
+        ({"num_envs": 8.0}, "a whole number from 1 to 1000, not 8.0"),
+        ({"evo_steps": 2}, "a whole number from 3 to inf, not 2"),
+        ({"max_steps": 0}, "a whole number from 3 to inf, not 0"),
+        ({"max_steps": 1e6}, "a whole number from 3 to inf, not 1000000.0"),
+        ({"learning_delay": -1}, "a whole number from 0 to inf, not -1"),
+        ({"memory_size": 0}, "a whole number from 1 to inf, not 0"),
+        ({"noise": "pink"}, "'ou' or 'gaussian', not 'pink'"),
+        ({"noise_mean": 2}, "a number from -1 to 1, not 2"),
+        ({"noise_theta": 1.1}, "a number from 0 to 1, not 1.1"),
+        ({"noise_dt": "1"}, "a number from 0 to 1, not '1'"),
+        ({"noise_dt": -1.0}, "a number from 0 to 1, not -1.0"),
+        ({"train_episode_steps": 0}, "None or a whole number from 1, not 0"),
+        ({"eval_steps": 1.5}, "None or a whole number from 1, not 1.5"),
+        ({"eval_episodes": 0}, "a whole number from 1 to 1000, not 0"),
+        ({"confirm_episodes": 0}, "a whole number from 1 to 1000, not 0"),
+        ({"target": math.nan}, "a number from -1000000000.0 to 1000000000.0, not nan"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_by_name_with_the_rule(wrong, rule):
     (name,) = wrong
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(ValueError, match=f"{name} must be {rule}"):
         replace(TINY, **wrong)
+
+
+def test_every_setting_is_checked():
+    checked = {*RANGES, "noise", "train_episode_steps", "eval_steps", "max_steps", "evo_steps"}
+    assert checked | {"env_id"} == {setting.name for setting in fields(TrainConfig)}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
 def test_a_run_on_cuda():
-    env = gym.make(TINY.env_id)
-    spaces = env.observation_space, env.action_space
+    spaces = find_spaces(TINY.env_id)
     population = create_population(2, *spaces, SMALL, hidden_size=(8,), device="cuda")
-    memory = ReplayBuffer(100, *spaces, "cuda")
-    result = train(
-        population, memory, TournamentSelection(2, True, 2), Mutations(node_bounds=(4, 16)), TINY
-    )
-    assert result.elite.device.type == "cuda" and len(result.history) == 6
+    done = run(start=Run(population, ReplayBuffer(100, *spaces, "cuda")))
+    assert done.best.device.type == "cuda" and len(done.history) == 6
