@@ -20,7 +20,9 @@ from tinyevo.td3 import TD3, HyperParams
 from tinyevo.tournament import TournamentSelection
 from tinyevo.train import (
     EVALUATE,
+    MUTATE,
     RANGES,
+    SELECT,
     TRAIN,
     Run,
     TrainConfig,
@@ -447,6 +449,8 @@ def test_the_next_generation_is_bred_from_the_last_one_and_seeds_of_its_own():
     lineage = [(agent.id, agent.parent_id, agent.mutation_kind) for agent in first]
     rows = run().history[-3:]
     assert lineage == [(row["id"], row["parent_id"], row["mutation_kind"]) for row in rows]
+    _, expected = tournament.select(middle.population, TINY.derived_rng(SELECT, 1))
+    assert all(map(same, first, MUTATIONS.mutate(expected, TINY.derived_rng(MUTATE, 1))))
     other = breed(middle, tournament, MUTATIONS, replace(TINY, seed=1))
     assert not all(map(same, first, other))
 
