@@ -1,74 +1,233 @@
-"""The script, as a user runs it."""
+"""The page: its numbers reach the run, and its run shows and writes what it found."""
 
 import csv
-import io
 import json
-import os
 import re
-import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import imageio.v3 as imageio
 import pytest
-import torch
-from script import COUNTING, SMALL, call, files, kill_group, read_until, run, start
+from common import same
+from script import COUNTING, call, exit_status, files, kill_group, read_until, run, start
 
 import train_lunar
+from tinyevo import train
+from tinyevo.app.runs import NetworkSettings, RunFolder, Settings
+from tinyevo.environment import find_spaces
 from tinyevo.evaluate import evaluate
-from tinyevo.mutation import Mutations, RLParameter
-from tinyevo.td3 import TD3
+from tinyevo.mutation import Mutations
+from tinyevo.population import create_population
+from tinyevo.td3 import TD3, HyperParams
+from tinyevo.tournament import TournamentSelection
+from tinyevo.train import RENDER, SCORE, TrainConfig
 
-# Torch's MemoryError, shortened
-TORCH = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
-WRITTEN = {"config.json", "elite.pt", "evolution.png", "history.csv", "lander.gif", "population.pt"}
+WRITTEN = ["config.json", "elite.pt", "evolution.png", "history.csv", "lander.gif", "population.pt"]
+SWIFT = ["--workers", "1", "--out", "run"]
+
+
+# The numbers
+
+
+def test_every_number_of_a_run_stands_on_the_page():
+    source = Path(train_lunar.__file__).read_text()
+    page = source[source.index("SETTINGS = ") : source.index("def main")]
+    groups = (TrainConfig, NetworkSettings, HyperParams, TournamentSelection, Mutations)
+    for field in [field for group in groups for field in fields(group)]:
+        assert re.search(rf"^\s.*\b{field.name}=", page, re.M), field.name
+
+
+def test_a_typo_in_the_settings_of_quick_is_an_error():
+    with pytest.raises(TypeError, match="typo"):
+        replace(train_lunar.SETTINGS.config, typo=1)
+    assert train_lunar.QUICK != train_lunar.SETTINGS
+    changed = {name for name, _, _ in train_lunar.SETTINGS.differences(train_lunar.QUICK)}
+    assert changed == {*train_lunar.SHORT, "confirm_episodes"}
+
+
+# The wiring, in a run of a second
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def other(here, monkeypatch):
+    """Settings of which none is a default, for `--quick`; they run for a moment."""
+    quick = Settings(
+        TrainConfig("probes:Counting-v0", 3, 4, 48, 24, memory_size=99, eval_episodes=2,
+                    eval_steps=5, confirm_episodes=3, target=1e9),
+        NetworkSettings((7, 5), "elu"),
+        HyperParams(1e-5, 1e-6, 5, 3, 0.5, 0.7, 0.2, 3, 0.4, 0.6, 0.1),
+        TournamentSelection(1, False, 3),
+        Mutations(0.5, 0.1, hp_space={"tau": train_lunar.RLParameter(0.1, 0.3)}),
+    )  # fmt: skip
+    monkeypatch.setattr(train_lunar, "QUICK", quick)
+    return quick
+
+
+def handed_to(name, monkeypatch, *arguments):
+    """What the page calls one of its functions with, at which it is stopped here."""
+    calls = []
+
+    def stop(*arguments, **options):
+        calls.append((arguments, options))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(train_lunar, name, stop)
+        assert exit_status(context, "--quick", "--no-gif", "--workers", "1", *arguments) == 130
+    return calls[0]
+
+
+def first_run(monkeypatch, *arguments):
+    """The run that the page hands to `train`."""
+    (run, *_), _ = handed_to("train", monkeypatch, *arguments)
+    return run
+
+
+def test_the_first_population_has_the_hyper_parameters_and_the_networks_of_the_page(
+    other, monkeypatch
+):
+    first = first_run(monkeypatch)
+    assert len(first.population) == 3
+    for agent in first.population:
+        assert agent.hp == other.hp
+        assert (agent.hidden_size, agent.activation) == ((7, 5), "elu")
+
+
+def test_the_first_population_follows_from_the_seed(other, monkeypatch):
+    spaces = find_spaces(other.config.env_id)
+    for seed in (3, 4):
+        first = first_run(monkeypatch, "--seed", seed)
+        network = {"hidden_size": (7, 5), "activation": "elu"}
+        expected = create_population(3, *spaces, other.hp, seed, **network)
+        assert all(map(same, first.population, expected))
+
+
+def test_the_memory_is_empty_and_as_large_as_the_page_says(other, monkeypatch):
+    memory = first_run(monkeypatch).memory
+    assert len(memory) == 0 and len(memory.storage) == 99
+
+
+def test_train_gets_the_settings_of_the_page(other, monkeypatch):
+    (_, tournament, mutations, config), _ = handed_to("train", monkeypatch)
+    assert (tournament, mutations, config) == (other.tournament, other.mutations, other.config)
+
+
+def test_a_resumed_run_is_handed_on_as_it_is(other, monkeypatch):
+    call(monkeypatch, "--quick", "--no-gif", *SWIFT)
+    monkeypatch.setattr(train_lunar, "create_population", None)  # nobody is made
+    call(monkeypatch, "--resume", "run", "--no-gif", "--workers", "1", "--max-steps", "72")
+    rows = list(csv.DictReader(Path("run/history.csv").read_text().splitlines()))
+    assert [row["generation"] for row in rows[::3]] == ["0", "1", "2"]
+
+
+def test_the_run_is_saved_before_it_begins_and_after_each_generation(other, monkeypatch):
+    saved = []
+    save = RunFolder.save
+
+    def spy(folder, run, settings):
+        save(folder, run, settings)
+        saved.append((run.generation, settings))
+
+    monkeypatch.setattr(RunFolder, "save", spy)
+    call(monkeypatch, "--quick", "--no-gif", *SWIFT)
+    assert saved == [(0, other), (1, other), (2, other)]
+
+
+def test_the_score_and_the_film_are_flown_on_seeds_that_decided_nothing(other, monkeypatch, capsys):
+    decided, final = [], []
+
+    def deciding(agent, env_id, episodes, seed, max_steps):
+        decided.append(seed)
+        return evaluate(agent, env_id, episodes, seed, max_steps)
+
+    def scoring(agent, env_id, episodes, seed, max_steps):
+        final.append(seed)
+        assert (env_id, episodes, max_steps) == ("probes:Counting-v0", 3, 5)
+        return evaluate(agent, env_id, episodes, seed, max_steps)
+
+    def filming(agent, env_id, file, seed):
+        final.append(seed)
+        return [1.0]
+
+    monkeypatch.setattr(train, "evaluate", deciding)
+    monkeypatch.setattr(train_lunar, "evaluate", scoring)
+    monkeypatch.setattr(train_lunar, "record_gif", filming)
+    monkeypatch.setattr("tinyevo.app.cli.can_render", lambda env_id: True)
+    call(monkeypatch, "--quick", *SWIFT)
+    assert len(decided) >= 2 * 3 + 3  # evaluations of two generations and parts of a confirmation
+    assert not set(decided) & set(final)
+    assert final == [other.config.derived_seed(SCORE), other.config.derived_seed(RENDER)]
+    assert f"seed={final[0]}" in capsys.readouterr().out
+
+
+def test_the_best_confirmed_agent_is_scored_and_filmed(other, monkeypatch):
+    (agent, *_), _ = handed_to("evaluate", monkeypatch, "--out", "one")
+    assert same(agent, TD3.load_checkpoint("one/elite.pt"))
+    monkeypatch.setattr("tinyevo.app.cli.can_render", lambda env_id: True)
+    filmed = []
+    monkeypatch.setattr(
+        train_lunar, "record_gif", lambda agent, *_, **__: filmed.append(agent) or []
+    )
+    call(monkeypatch, "--quick", *SWIFT)
+    assert same(filmed[0], TD3.load_checkpoint("run/elite.pt"))
+
+
+def test_the_picture_shows_the_history_and_what_was_searched(other, monkeypatch):
+    (history, _, space), _ = handed_to("plot_evolution", monkeypatch)
+    assert len(history) == 6 and space == other.mutations.hp_space
+
+
+def test_the_number_of_workers_does_not_change_a_bit(other, here, monkeypatch):
+    for workers in ("1", "2"):
+        call(monkeypatch, "--quick", "--no-gif", "--workers", workers, "--out", workers)
+    assert files(here / "1") == files(here / "2")
+    assert len((here / "1" / "history.csv").read_text().splitlines()) == 1 + 2 * 3
+
+
+# The script, as a user runs it
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     """One run of `--quick`, in a folder of its own."""
     folder = tmp_path_factory.mktemp("quick")
-    return folder, run(folder, "--quick")
+    return folder / "runs" / "001", run(folder, "--quick")
 
 
 def test_quick_writes_every_file_into_a_numbered_folder(quick):
     folder, done = quick
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "", (
-        "off a terminal there is no progress bar, and a good run warns of nothing"
-    )
-    names = {path.name for path in (folder / "runs" / "001").iterdir()}
-    assert names == {
-        "config.json",
-        "elite.pt",
-        "evolution.png",
-        "history.csv",
-        "lander.gif",
-        "population.pt",
-        "run.lock",
-    }
-    for name in names - {"run.lock"}:
-        assert f"runs/001/{name}" in done.stdout
+    assert done.stderr == "", "off a terminal there is no bar, and a good run warns of nothing"
+    assert sorted(path.name for path in folder.iterdir()) == [*WRITTEN, "run.lock"]
+    last = done.stdout.splitlines()[-1]
+    assert last == " ".join(["wrote", *(f"runs/001/{name}" for name in WRITTEN)])
 
 
 def test_quick_has_three_generations_with_learning_and_mutations(quick):
     folder, _ = quick
-    rows = list(csv.DictReader((folder / "runs/001/history.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
     assert [int(row["generation"]) for row in rows] == [0] * 4 + [1] * 4 + [2] * 4
     assert {row["steps"] for row in rows[-4:]} == {"4800"}
-    assert any(row["mutation"] not in ("none", "elite") for row in rows)
+    assert any(row["mutation_kind"] not in ("none", "elite") for row in rows)
     assert sum(row["elite"] == "True" for row in rows) == 3
-    assert TD3.load_checkpoint(folder / "runs/001/elite.pt").updates > 500
+    assert TD3.load_checkpoint(folder / "elite.pt").updates > 500
 
 
 def test_the_settings_are_printed_and_written(quick):
     folder, done = quick
-    settings = json.loads((folder / "runs/001/config.json").read_text())
-    assert settings["config"]["max_steps"] == 4800 and settings["config"]["seed"] == 0
-    assert settings["tournament"]["population_size"] == 4
-    for group in settings.values():
+    text = (folder / "config.json").read_text()
+    assert Settings.from_json(text) == train_lunar.QUICK
+    for group in json.loads(text).values():
         for name in group:
             assert name in done.stdout
-    assert "device: cpu" in done.stdout and "runs/001" in done.stdout
+    assert "device: cpu" in done.stdout and "output: runs/001" in done.stdout
 
 
 def test_a_table_for_each_generation_has_a_line_for_each_member(quick):
@@ -85,7 +244,7 @@ def test_the_saved_agent_flies_the_printed_seed_to_the_printed_return(quick):
     folder, done = quick
     call = re.search(r"^evaluate\(agent, .*\)$", done.stdout, re.M)[0]
     mean, deviation = re.search(r"mean return (\S+) \+- ([\d.]+), from", done.stdout).groups()
-    agent = TD3.load_checkpoint(folder / "runs/001/elite.pt")
+    agent = TD3.load_checkpoint(folder / "elite.pt")
     returns = eval(call, {"evaluate": evaluate, "agent": agent})
     assert f"{returns.mean():.2f}" == mean and f"{returns.std():.2f}" == deviation
 
@@ -94,24 +253,7 @@ def test_the_gif_shows_seven_episodes_and_their_returns_are_printed(quick):
     folder, done = quick
     returns = re.search(r"returns of 7 whole episodes rendered: (.*)", done.stdout)[1].split(", ")
     assert len([float(value) for value in returns]) == 7
-    assert imageio.improps(folder / "runs/001/lander.gif", index=...).n_images > 70
-
-
-def test_the_number_of_workers_does_not_change_a_bit(tmp_path):
-    for workers in ("1", "2"):
-        done = run(tmp_path, *COUNTING, "--workers", workers, "--out", workers)
-        assert done.returncode == 0, done.stderr
-    for name in ("history.csv", "elite.pt", "config.json", "population.pt"):
-        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
-    assert len((tmp_path / "1" / "history.csv").read_text().splitlines()) == 1 + 3 * 3
-
-
-def test_a_run_goes_on_with_more_steps_as_if_it_had_always_had_them(tmp_path):
-    assert run(tmp_path, *COUNTING, "--max-steps", "160", "--out", "run").returncode == 0
-    done = run(tmp_path, "--resume", "run", "--max-steps", "240", "--workers", "1", "--no-gif")
-    assert done.returncode == 0 and "resumed after generation 1" in done.stdout
-    assert run(tmp_path, *COUNTING, "--out", "straight").returncode == 0
-    assert files(tmp_path / "run") == files(tmp_path / "straight")
+    assert imageio.improps(folder / "lander.gif", index=...).n_images > 70
 
 
 def test_each_generation_is_shown_at_once_through_a_pipe(tmp_path):
@@ -120,133 +262,3 @@ def test_each_generation_is_shown_at_once_through_a_pipe(tmp_path):
     assert script.poll() is None
     kill_group(script)
     script.communicate()
-
-
-def test_two_runs_never_share_a_numbered_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert [train_lunar.make_folder(None).name for _ in range(3)] == ["001", "002", "003"]
-    looks = iter([[], [Path("runs/003")]])  # another run takes 001 right after the first look
-    monkeypatch.setattr(Path, "glob", lambda *arguments: next(looks))
-    assert train_lunar.make_folder(None).name == "004"
-
-
-def test_a_link_to_nowhere_in_place_of_runs_is_refused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(FileExistsError, match="runs"):
-        train_lunar.make_folder(None)
-
-
-def test_it_runs_where_standard_output_is_no_file(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "stdout", io.StringIO())  # as in IDLE
-    with pytest.raises(SystemExit, match="2"):
-        call(monkeypatch, "--max-steps", "0")
-
-
-def test_a_seed_is_read_to_the_last_digit():
-    assert train_lunar.number("9007199254740993") == 9007199254740993
-    assert train_lunar.number("1e6") == 1_000_000 and type(train_lunar.number("1e6")) is int
-    assert train_lunar.number("1.5") == 1.5
-
-
-def test_flags_win_over_quick_and_folders_are_numbered_on(tmp_path):
-    (tmp_path / "runs" / "007").mkdir(parents=True)
-    done = run(
-        tmp_path,
-        *SMALL,
-        "--env",
-        "probes:Aim-v0",
-        "--num-envs",
-        "4",
-        "--seed",
-        "5",
-        "--target=-1e6",
-    )
-    assert done.returncode == 0, done.stderr
-    config = json.loads((tmp_path / "runs/008/config.json").read_text())["config"]
-    assert (config["max_steps"], config["num_envs"], config["seed"], config["eval_steps"]) == (
-        240,
-        4,
-        5,
-        200,
-    )
-    assert len((tmp_path / "runs/008/history.csv").read_text().splitlines()) == 1 + 4, (
-        "the target ends the run"
-    )
-    assert not (tmp_path / "runs/008/lander.gif").exists()
-
-
-@pytest.mark.parametrize(
-    "name, space, words",
-    [
-        ("lr", RLParameter(1e-4, 1e-2), "'lr'"),
-        ("gamma", RLParameter(0.9, 1.5), "gamma must be"),
-        ("batch_size", RLParameter(8, 512), "batch_size must be"),
-    ],
-)
-def test_a_search_space_that_leads_nowhere_is_refused_at_once(
-    tmp_path, monkeypatch, capsys, name, space, words
-):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train_lunar, "MUTATIONS", Mutations(hp_space={name: space}))
-    with pytest.raises(SystemExit, match="2"):
-        call(monkeypatch)
-    assert words in capsys.readouterr().err and os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    "error", [MemoryError("no more"), torch.OutOfMemoryError("no more"), RuntimeError(TORCH)]
-)
-def test_memory_that_runs_out_is_answered_with_one_line_whoever_asked_for_it(
-    tmp_path, monkeypatch, capsys, error
-):
-    assert stopped_by(error, tmp_path, monkeypatch) == 1
-    errors = capsys.readouterr().err
-    assert errors.startswith(f"stopped: {error}; go on with: python ") and errors.count("\n") == 1
-
-
-def test_a_mistake_in_the_code_keeps_its_traceback(tmp_path, monkeypatch):
-    with pytest.raises(RuntimeError, match="shapes"):
-        stopped_by(RuntimeError("shapes cannot be multiplied"), tmp_path, monkeypatch)
-
-
-def stopped_by(error, folder, monkeypatch):
-    """The exit status of the script if training raises this."""
-
-    def fail(*arguments):
-        raise error
-
-    monkeypatch.setattr(train_lunar, "train", fail)
-    monkeypatch.setattr("signal.signal", lambda *arguments: None)
-    with pytest.raises(SystemExit) as stopped:
-        call(monkeypatch, "--quick", "--workers", "1", "--out", str(folder / "run"))
-    return stopped.value.code
-
-
-def test_a_mistake_ends_the_process_with_status_2_too(tmp_path):
-    done = run(tmp_path, "--env", "LunarLanderContinuous-v2")
-    assert (
-        done.returncode == 2 and len(done.stderr.splitlines()) == 1 and os.listdir(tmp_path) == []
-    )
-
-
-def test_help_shows_every_flag_and_its_default(monkeypatch, capsys):
-    with pytest.raises(SystemExit, match="0"):
-        call(monkeypatch, "--help")
-    text = capsys.readouterr().out
-    flags = [
-        "env",
-        "seed",
-        "device",
-        "workers",
-        "pop-size",
-        "num-envs",
-        "max-steps",
-        "evo-steps",
-        "target",
-        "out",
-    ]
-    flags += ["resume", "no-gif", "quick"]
-    for flag in flags:
-        assert re.search(rf"--{flag}\b[^-]*?\(default:", text, re.S), flag

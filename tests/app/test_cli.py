@@ -382,7 +382,7 @@ def test_a_mistake_in_the_code_keeps_its_traceback(monkeypatch, kind):
 def stopped_by(error, monkeypatch):
     """The exit status of the script if training raises this."""
 
-    def fail(*arguments):
+    def fail(*arguments, **options):
         raise error
 
     monkeypatch.setattr(train_lunar, "train", fail)

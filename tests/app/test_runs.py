@@ -1,169 +1,399 @@
-"""A run in a file: it comes back bit for bit, and goes on as if nothing had happened."""
+"""Settings and the folder of a run: both come back as they were, or they are refused by name."""
 
+import csv
+import json
 import os
-from dataclasses import replace
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
 
-import numpy as np
-import probes  # noqa: F401  registers the environments
 import pytest
 import torch
-from common import flat, make_agent, same
-from test_train import TINY, run, setup, text
+from common import MUTATIONS, TINY, flat, make_agent, run, setup, text
+from script import ROOT
 
+import train_lunar
 from tinyevo import checkpoint
-from tinyevo.mutation import Mutations
-from tinyevo.result import TrainResult
+from tinyevo.app.runs import NetworkSettings, RunFolder, Settings, lock_folder, next_folder
+from tinyevo.mutation import Mutations, RLParameter
+from tinyevo.td3 import TD3, HyperParams
 from tinyevo.tournament import TournamentSelection
-from tinyevo.train import train
+from tinyevo.train import Run
 
-SELECTION = TournamentSelection(2, True, 3)
-MUTATIONS = Mutations(node_bounds=(4, 16), node_steps=(2,))
-
-
-def straight(config=TINY):
-    """An uninterrupted run."""
-    return train(*setup(config), SELECTION, MUTATIONS, config)
+SETTINGS = Settings(
+    TINY, NetworkSettings((8,)), HyperParams(), TournamentSelection(2, True, 3), MUTATIONS
+)
 
 
-def interrupted(path, generation, config=TINY):
-    """The same run, stopped after a generation and continued from the file that was written then."""
-
-    def save(result):
-        if len(result.fitnesses) == generation:
-            result.save_checkpoint(path)
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        train(*setup(config), SELECTION, MUTATIONS, config, on_generation=save)
-    result = TrainResult.load_checkpoint(path)
-    return train(result.population, result.memory, SELECTION, MUTATIONS, config, resume=result)
+@pytest.fixture(scope="module")
+def done():
+    """A run of three generations."""
+    return run()
 
 
-def test_a_run_comes_back_from_its_file_as_it_was(tmp_path):
-    result, memory = run()
-    result.settings = {"config": {"seed": 0}, "note": "anything plain"}
-    result.save_checkpoint(tmp_path / "population.pt")
-    back = TrainResult.load_checkpoint(tmp_path / "population.pt")
-    assert all(
-        same(agent, other) for agent, other in zip(back.population, result.population, strict=True)
+@pytest.fixture
+def folder(tmp_path):
+    """A run's folder that does not exist yet."""
+    with closing(RunFolder(tmp_path / "run")) as folder:
+        yield folder
+
+
+def load(path):
+    """The (run, settings) in a folder, which is left unlocked."""
+    with closing(RunFolder(path)) as folder:
+        return folder.load()
+
+
+# Settings
+
+
+def with_field(group, name, value):
+    """The settings as JSON, with one field changed."""
+    plain = json.loads(SETTINGS.to_json())
+    plain[group][name] = value
+    return json.dumps(plain)
+
+
+def without_field(group, name):
+    """The settings as JSON, with one field left out."""
+    plain = json.loads(SETTINGS.to_json())
+    del plain[group][name]
+    return json.dumps(plain)
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, train_lunar.SETTINGS, train_lunar.QUICK])
+def test_settings_come_back_from_json_equal_and_of_the_same_types(settings):
+    back = Settings.from_json(settings.to_json())
+    assert back == settings and repr(back) == repr(settings)  # which tells 1 from 1.0
+    assert back.to_json() == settings.to_json()
+    assert type(back.network.hidden_size) is tuple and type(back.mutations.node_steps) is tuple
+    assert back.mutations.hp_space["learn_step"].dtype is int
+
+
+def test_json_holds_every_setting_by_its_name():
+    plain = json.loads(train_lunar.SETTINGS.to_json())
+    assert list(plain) == ["config", "network", "hp", "tournament", "mutations"]
+    for group, values in plain.items():
+        assert values.keys() == asdict(getattr(train_lunar.SETTINGS, group)).keys()
+    expected = {"min": 1, "max": 16, "dtype": "int", "shrink_factor": 0.8, "grow_factor": 1.25}
+    assert plain["mutations"]["hp_space"]["learn_step"] == expected
+
+
+@pytest.mark.parametrize(
+    "group, name, value, words",
+    [
+        ("config", "seed", "0", "settings.config.seed must be int, not '0'"),
+        ("config", "seed", True, "settings.config: seed must be a whole number"),
+        ("config", "env_id", 5, "settings.config.env_id must be str, not 5"),
+        ("config", "target", None, "settings.config.target must be int | float, not None"),
+        ("config", "eval_steps", "all", "settings.config.eval_steps must be int | None, not 'all'"),
+        ("config", "evo_steps", -1, "settings.config: evo_steps must be"),
+        ("config", "noise_dt", float("nan"), "settings.config: noise_dt must be"),
+        ("config", "surprise", 1, "settings.config has 'surprise', choose from env_id, seed, "),
+        ("network", "hidden_size", 64, "settings.network.hidden_size must be tuple, not 64"),
+        ("network", "hidden_size", [[]], "settings.network: the sizes of a network are whole"),
+        ("network", "activation", [], "settings.network.activation must be str, not []"),
+        ("network", "activation", "sine", "settings.network: unknown activation 'sine'"),
+        ("hp", "gamma", 2, "settings.hp: gamma must be a number from 0 to 1, not 2"),
+        ("hp", "batch_size", 8.5, "settings.hp.batch_size must be int, not 8.5"),
+        ("tournament", "elitism", "no", "settings.tournament.elitism must be bool, not 'no'"),
+        ("mutations", "mutate_elite", 1, "settings.mutations.mutate_elite must be bool, not 1"),
+        ("mutations", "layer_bounds", [3, 1], "settings.mutations: layer_bounds must be"),
+        ("mutations", "activations", ["sine"], "settings: activations has 'sine', choose from"),
+        ("mutations", "activations", [[]], "settings: activations has [], choose from relu"),
+        ("mutations", "hp_space", [], "settings.mutations.hp_space must be dict, not []"),
+        ("mutations", "hp_space", {"tau": 1}, "settings.mutations.hp_space.tau must hold min, max"),
+        ("mutations", "hp_space", {"tau": {"min": 0}}, "settings.mutations.hp_space.tau lacks max"),
+    ],
+)
+def test_a_wrong_field_of_json_settings_is_named_in_one_line(group, name, value, words):
+    with pytest.raises(ValueError) as caught:
+        Settings.from_json(with_field(group, name, value))
+    assert str(caught.value).startswith(words) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("limits", [{"dtype": "str"}, {"dtype": []}, {"min": 2, "max": 1}])
+def test_a_wrong_range_of_a_search_is_named_with_its_hyper_parameter(limits):
+    space = json.loads(SETTINGS.to_json())["mutations"]["hp_space"]
+    space["learn_step"] |= limits
+    with pytest.raises(ValueError, match=r"^settings\.mutations\.hp_space\.learn_step"):
+        Settings.from_json(with_field("mutations", "hp_space", space))
+
+
+def test_a_missing_field_of_json_settings_is_named():
+    for group, values in json.loads(SETTINGS.to_json()).items():
+        for name in values:
+            with pytest.raises(ValueError, match=rf"^settings\.{group} lacks {name}$"):
+                Settings.from_json(without_field(group, name))
+
+
+@pytest.mark.parametrize("foreign", ["", "x", "[]", "5", "null", "{}", '{"config": 1}'])
+def test_foreign_json_raises_a_value_error_of_one_line(foreign):
+    with pytest.raises(ValueError) as caught:
+        Settings.from_json(foreign)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name, space, words",
+    [
+        ("lr", RLParameter(1e-4, 1e-2), "hp_space has 'lr', choose from lr_actor, "),
+        ("gamma", RLParameter(0.9, 1.5), "gamma must be a number from 0 to 1, not 1.5"),
+        ("tau", RLParameter(-0.5, 1), "tau must be a number from 0 to 1, not -0.5"),
+        ("batch_size", RLParameter(8, 512), "batch_size must be a whole number"),
+    ],
+)
+def test_a_search_space_that_leads_nowhere_is_refused_with_the_settings(name, space, words):
+    with pytest.raises(ValueError, match=words):
+        replace(SETTINGS, mutations=Mutations(hp_space={name: space}))
+
+
+def test_an_activation_that_no_network_has_is_refused_with_the_settings():
+    with pytest.raises(ValueError, match="activations has 'sine', choose from relu, elu"):
+        replace(SETTINGS, mutations=Mutations(activations=("relu", "sine")))
+    with pytest.raises(ValueError, match="unknown activation 'sine'"):
+        NetworkSettings(activation="sine")
+    with pytest.raises(ValueError, match="hidden_size must be a tuple"):
+        NetworkSettings(hidden_size=64)
+
+
+def test_settings_cannot_be_assigned_to():
+    with pytest.raises(AttributeError):
+        SETTINGS.config = TINY
+    with pytest.raises(AttributeError):
+        SETTINGS.network.activation = "elu"
+
+
+def test_changes_go_into_config_and_tournament_by_name_and_other_names_are_no_business_of_theirs():
+    changed = SETTINGS.changed({"seed": 7, "population_size": 5, "device": "cuda", "gamma": 0.5})
+    assert changed.config == replace(TINY, seed=7)
+    assert changed.tournament == replace(SETTINGS.tournament, population_size=5)
+    assert (changed.network, changed.hp, changed.mutations) == (
+        SETTINGS.network,
+        SETTINGS.hp,
+        SETTINGS.mutations,
     )
-    assert same(back.elite, result.elite)
-    for name in ("steps", "confirmed", "fitnesses", "history", "settings"):
-        assert getattr(back, name) == getattr(result, name), name
-    assert back.memory.counter == memory.counter and np.array_equal(
-        back.memory.storage, memory.storage
-    )
-    back.save_checkpoint(tmp_path / "again.pt")
-    assert (tmp_path / "again.pt").read_bytes() == (tmp_path / "population.pt").read_bytes()
 
 
-def test_a_run_can_be_kept_before_its_first_generation(tmp_path):
-    TrainResult(*setup()).save_checkpoint(tmp_path / "population.pt")
-    result = TrainResult.load_checkpoint(tmp_path / "population.pt")
-    assert result.elite is None and result.confirmed == -np.inf and len(result.memory) == 0
-    assert text(
-        train(result.population, result.memory, SELECTION, MUTATIONS, TINY, resume=result)
-    ) == text(straight())
+def test_differences_are_the_fields_that_differ_with_both_values():
+    assert list(SETTINGS.differences(SETTINGS)) == []
+    other = replace(SETTINGS.changed({"seed": 7}), hp=HyperParams(gamma=0.5))
+    assert list(SETTINGS.differences(other)) == [("seed", 0, 7), ("gamma", 0.99, 0.5)]
 
 
-@pytest.mark.parametrize("generation", [1, 2, 3])
-def test_an_interrupted_run_goes_on_to_the_same_end_bit_for_bit(tmp_path, generation):
-    result, expected = interrupted(tmp_path / "population.pt", generation), straight()
-    assert text(result) == text(expected)
-    result.save_checkpoint(tmp_path / "one.pt")
-    expected.save_checkpoint(tmp_path / "two.pt")
-    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "two.pt").read_bytes()
+# A run in its folder
 
 
-def test_so_does_one_whose_memory_is_full_and_wraps(tmp_path):
-    config = replace(TINY, memory_size=100)
-    result, expected = interrupted(tmp_path / "population.pt", 2, config), straight(config)
-    assert text(result) == text(expected) and np.array_equal(
-        result.memory.storage, expected.memory.storage
-    )
+def test_a_run_comes_back_from_its_folder_as_it_was(folder, done):
+    folder.save(done, SETTINGS)
+    folder.close()
+    back, settings = load(folder.path)
+    assert text(back) == text(done) and settings == SETTINGS
+    assert back.best_return == done.best_return and back.generation == done.generation == 3
+    before = (folder.path / "population.pt").read_bytes()
+    again = RunFolder(folder.path.with_name("again"))
+    with closing(again):
+        again.save(back, settings)
+    assert (again.path / "population.pt").read_bytes() == before
 
 
-def test_a_finished_run_has_nothing_left_to_do():
-    result, calls = straight(), []
-    before = text(result)
-    again = train(
-        result.population,
-        result.memory,
-        SELECTION,
-        MUTATIONS,
-        TINY,
-        on_generation=calls.append,
-        resume=result,
-    )
-    assert text(again) == before and calls == []
-    again = train(
-        result.population,
-        result.memory,
-        SELECTION,
-        MUTATIONS,
-        replace(TINY, target=0.0),
-        resume=result,
-    )
-    assert text(again) == before
+def test_a_run_can_be_saved_before_its_first_generation(folder, done):
+    folder.save(Run(*setup()), SETTINGS)
+    folder.close()
+    assert sorted(os.listdir(folder.path)) == ["config.json", "population.pt", "run.lock"]
+    back, _ = load(folder.path)
+    assert back.best is None and back.best_return == -float("inf") and len(back.memory) == 0
+    assert text(run(start=back)) == text(done)
 
 
-def test_a_finished_run_goes_on_with_more_steps_as_if_it_had_always_had_them():
-    result, longer = straight(), replace(TINY, max_steps=150)
-    result = train(result.population, result.memory, SELECTION, MUTATIONS, longer, resume=result)
-    assert text(result) == text(straight(longer)) and result.steps == 150
+def test_a_run_interrupted_after_any_generation_and_resumed_from_its_file_ends_bit_for_bit_alike(
+    tmp_path,
+):
+    kept = []
+    expected = run(options={"on_generation": kept.append})
+    for number, state in enumerate(kept):
+        with closing(RunFolder(tmp_path / str(number))) as folder:
+            folder.save(state, SETTINGS)
+        back, _ = load(folder.path)
+        assert text(run(start=back)) == text(expected)
+    assert len(kept) == 3
 
 
-def test_steps_go_on_where_an_uneven_last_generation_left_off():
-    result, longer = straight(replace(TINY, max_steps=45)), replace(TINY, max_steps=90)
-    result = train(result.population, result.memory, SELECTION, MUTATIONS, longer, resume=result)
-    assert [row["steps"] for row in result.history[::3]] == [30, 45, 75, 90]
+def test_the_files_beside_the_checkpoint_say_what_is_in_it(folder, done):
+    folder.save(done, SETTINGS)
+    assert (folder.path / "config.json").read_text() == SETTINGS.to_json()
+    elite = TD3.load_checkpoint(folder.path / "elite.pt")
+    assert flat(elite.state()) == flat(done.best.state())
+    rows = list(csv.DictReader((folder.path / "history.csv").read_text().splitlines()))
+    assert rows == [
+        {name: "" if value is None else str(value) for name, value in row.items()}
+        for row in done.history
+    ]
 
 
-def test_a_run_may_go_on_on_another_device(tmp_path):
-    TrainResult(*setup()).save_checkpoint(tmp_path / "population.pt")
-    result = TrainResult.load_checkpoint(tmp_path / "population.pt", torch.device("cpu"))
-    assert (
-        {agent.device for agent in result.population}
-        == {result.memory.device}
-        == {torch.device("cpu")}
-    )
+def test_saving_changes_nothing(folder, done):
+    before = text(done)
+    folder.save(done, SETTINGS)
+    assert text(done) == before
 
 
-def test_a_file_of_something_else_is_refused_by_name(tmp_path):
-    path = tmp_path / "population.pt"
-    make_agent().save_checkpoint(path)
-    with pytest.raises(ValueError, match=r"cannot load .*population\.pt: it holds something else"):
-        TrainResult.load_checkpoint(path)
-    TrainResult(*setup()).save_checkpoint(path)
+def test_a_run_has_begun_once_it_is_saved(folder):
+    assert not folder.begun
+    folder.save(Run(*setup()), SETTINGS)
+    assert folder.begun
+    folder.close()
+    with closing(RunFolder(folder.path)) as other:
+        other.load()
+        assert not other.begun  # what is wrong with a resumed run is refused and changes nothing
+
+
+def test_a_run_may_be_resumed_on_a_device(folder, done):
+    folder.save(done, SETTINGS)
+    folder.close()
+    with closing(RunFolder(folder.path)) as other:
+        back, _ = other.load(torch.device("cpu"))
+    devices = {agent.device for agent in [*back.population, back.best]}
+    assert devices == {back.memory.device} == {torch.device("cpu")}
+
+
+def test_a_folder_without_a_run_says_which_file_is_missing(tmp_path):
+    with pytest.raises(ValueError, match=r"no run to resume in .*: .*population\.pt is missing"):
+        RunFolder(tmp_path).load()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_of_something_else_is_refused_by_name(folder, done):
+    folder.save(done, SETTINGS)
+    folder.close()
+    path = folder.path / "population.pt"
     state = checkpoint.load(path)
     for name in state:
-        checkpoint.save(
-            {key: value for key, value in state.items() if key != name} | {"surprise": 1}, path
-        )
-        with pytest.raises(
-            ValueError, match=r"cannot load .*population\.pt: it holds something else"
-        ):
-            TrainResult.load_checkpoint(path)
-    assert os.listdir(tmp_path) == ["population.pt"]
+        checkpoint.save({key: value for key, value in state.items() if key != name}, path)
+        with pytest.raises(ValueError, match=rf"cannot load .*population\.pt: .*'{name}'"):
+            load(folder.path)
+    make_agent().save_checkpoint(path)
+    with pytest.raises(ValueError, match=r"cannot load .*population\.pt: it holds something else"):
+        load(folder.path)
 
 
-def test_agents_and_memory_that_do_not_fit_together_are_refused(tmp_path):
-    path = tmp_path / "population.pt"
-    run()[0].save_checkpoint(path)
-    state = checkpoint.load(path)
-    state["memory"]["records"]["obs"] = state["memory"]["records"]["obs"][:, :2]
-    checkpoint.save(state, path)
-    with pytest.raises(ValueError, match=r"cannot load .*population\.pt"):
-        TrainResult.load_checkpoint(path)
-    state = checkpoint.load(path)
+def narrow_memory(state):
+    records = state["memory"]["records"]
+    records["obs"] = records["obs"][:, :2]
+
+
+def other_network(state):
     state["population"][0]["networks"]["actor"]["config"]["hidden_size"] = [9]
-    checkpoint.save(state, path)
+
+
+@pytest.mark.parametrize("damage", [narrow_memory, other_network])
+def test_agents_and_memory_that_do_not_fit_together_are_refused(folder, damage, done):
+    folder.save(done, SETTINGS)
+    folder.close()
+    state = checkpoint.load(folder.path / "population.pt")
+    damage(state)
+    checkpoint.save(state, folder.path / "population.pt")
     with pytest.raises(ValueError, match=r"cannot load .*population\.pt"):
-        TrainResult.load_checkpoint(path)
+        load(folder.path)
 
 
-def test_saving_changes_nothing(tmp_path):
-    result, _ = run()
-    before = text(result), flat(result.memory.state())
-    result.save_checkpoint(tmp_path / "population.pt")
-    assert (text(result), flat(result.memory.state())) == before
+def test_a_run_of_an_environment_that_has_changed_since_is_refused_with_both_spaces(folder, done):
+    folder.save(done, replace(SETTINGS, config=replace(TINY, env_id="probes:Ticking-v0")))
+    folder.close()
+    with pytest.raises(ValueError, match=r"learned \(Box\(-inf.*but probes:Ticking-v0 has \(Box"):
+        load(folder.path)
+
+
+# Its folder
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("precious")
+    with closing(RunFolder(tmp_path)) as folder, pytest.raises(ValueError, match="is not empty"):
+        folder.save(Run(*setup()), SETTINGS)
+    assert os.listdir(tmp_path) == ["notes.txt"] and not folder.begun
+
+
+def test_what_a_run_that_never_began_has_left_is_no_obstacle(tmp_path):
+    (tmp_path / "run.lock").touch()
+    (tmp_path / "population.pt.tmp").touch()
+    with closing(RunFolder(tmp_path)) as folder:
+        folder.save(Run(*setup()), SETTINGS)
+        assert folder.begun
+
+
+def test_without_a_name_a_run_takes_the_next_number(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "007").mkdir(parents=True)
+    (tmp_path / "runs" / "best").mkdir()
+    with closing(RunFolder()) as folder:
+        folder.save(Run(*setup()), SETTINGS)
+        assert str(folder) == str(Path("runs", "008"))
+
+
+def test_two_runs_never_share_a_numbered_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [next_folder().name for _ in range(3)] == ["001", "002", "003"]
+    looks = iter([[], [Path("runs/003")]])  # another run takes 001 right after the first look
+    monkeypatch.setattr(Path, "glob", lambda *arguments: next(looks))
+    assert next_folder().name == "004"
+
+
+def test_a_link_to_nowhere_in_place_of_runs_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError, match="runs"):
+        next_folder()
+
+
+LOCK = "import sys; from pathlib import Path; from tinyevo.app.runs import lock_folder; "
+LOCK += "lock = lock_folder(Path(sys.argv[1])); print('locked', flush=True); input()"
+
+
+def test_a_lock_keeps_other_processes_out_and_ends_with_its_process_however_that_ends(tmp_path):
+    command, env = (
+        [sys.executable, "-c", LOCK, str(tmp_path)],
+        os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": env}
+    with subprocess.Popen(command, **pipes) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(ValueError, match=r"is locked \(.*\): is another run writing into it\?"):
+            lock_folder(tmp_path)
+        other.kill()
+    with closing(lock_folder(tmp_path)):
+        pass
+
+
+def test_a_closed_folder_is_free_for_others(tmp_path):
+    with closing(lock_folder(tmp_path)), pytest.raises(ValueError, match="is locked"):
+        lock_folder(tmp_path)
+    lock_folder(tmp_path).close()
+    with pytest.raises(ValueError, match="is locked"):
+        lock_folder(tmp_path / "nowhere")
+
+
+def test_two_objects_of_one_folder_are_two_writers(folder, done):
+    folder.save(done, SETTINGS)
+    with closing(RunFolder(folder.path)) as other, pytest.raises(ValueError, match="is locked"):
+        other.load()
+    folder.save(done, SETTINGS)  # as often as the first one likes
+
+
+def test_a_new_file_takes_its_content_at_the_end_and_needs_no_package_that_is_missing(
+    folder, capsys
+):
+    folder.save(Run(*setup()), SETTINGS)
+    with folder.new_file("picture.png") as file:
+        file.write(b"picture")
+        assert not (folder.path / "picture.png").exists()
+    assert (folder.path / "picture.png").read_bytes() == b"picture"
+    with folder.new_file("film.gif") as file:
+        file.write(b"half a film")
+        raise ImportError("pip install something")
+    assert capsys.readouterr().out == "no film.gif: pip install something\n"
+    with pytest.raises(ZeroDivisionError), folder.new_file("film.gif") as file:
+        raise ZeroDivisionError
+    names = [path.name for path in folder.files()]
+    assert names == ["config.json", "picture.png", "population.pt"]
