@@ -8,17 +8,21 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from common import learn, make_agent
+from common import MUTATIONS, TINY, learn, make_agent, setup
 from script import (
     COUNTING,
     PROBES,
     ROOT,
     children,
+    complaints,
     files,
     group_ends,
     kill_group,
@@ -26,22 +30,18 @@ from script import (
     run,
     start,
 )
-from test_checkpoint import FOREIGN
 
 from tinyevo import checkpoint
-from tinyevo.buffer import ReplayBuffer
-from tinyevo.mutation import Mutations, RLParameter
-from tinyevo.population import create_population
-from tinyevo.result import TrainResult
+from tinyevo.app.runs import NetworkSettings, RunFolder, Settings
+from tinyevo.app.workers import map_here, map_in_pool, report_steps, worker_pool
 from tinyevo.td3 import TD3, HyperParams
 from tinyevo.tournament import TournamentSelection
-from tinyevo.train import TrainConfig, train
-from tinyevo.workers import worker_pool
+from tinyevo.train import Run, train
 
 pytestmark = pytest.mark.slow
 resource = pytest.importorskip("resource", reason="makes faults as Unix makes them")
 LONG = [*COUNTING, "--max-steps", "1e9", "--out", "run"]
-GO_ON = f"go on with: python {ROOT}/train_lunar.py --resume run --no-gif\n"
+HINT = f"resume with: python {ROOT}/train_lunar.py --resume run --no-gif\n"
 RESULTS = ("history.csv", "elite.pt", "population.pt", "config.json")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
 
@@ -51,16 +51,10 @@ def results(folder):
     return {name: (folder / name).read_bytes() for name in RESULTS}
 
 
-def complaints(errors):
-    """What a script wrote to stderr, but for its warnings."""
-    return "".join(
-        line for line in errors.splitlines(keepends=True) if not line.startswith("warning: ")
-    )
-
-
 def loaded(folder):
     """The run in a folder, which must be whole."""
-    return TrainResult.load_checkpoint(folder / "population.pt")
+    with closing(RunFolder(folder)) as run_folder:
+        return run_folder.load()[0]
 
 
 def workers_of(script):
@@ -94,7 +88,7 @@ def begun(straight, tmp_path):
 @pytest.mark.parametrize(
     "number, workers", [(signal.SIGINT, 2), (signal.SIGTERM, 2), (signal.SIGINT, 1)]
 )
-def test_ctrl_c_and_sigterm_end_cleanly_and_the_named_command_goes_on(
+def test_ctrl_c_and_sigterm_end_cleanly_and_the_named_command_resumes(
     tmp_path, straight, number, workers
 ):
     script = start(tmp_path, *COUNTING, "--max-steps", "640", "--out", "run", "--workers", workers)
@@ -105,7 +99,7 @@ def test_ctrl_c_and_sigterm_end_cleanly_and_the_named_command_goes_on(
         script.send_signal(number)
     _, errors = script.communicate(timeout=30)
     assert script.returncode == 128 + number
-    assert complaints(errors) == f"stopped; {GO_ON}"
+    assert complaints(errors) == f"stopped; {HINT}"
     assert group_ends(script), "a process was left behind"
     assert run(tmp_path, "--resume", "run", "--no-gif").returncode == 0
     assert results(tmp_path / "run") == results(straight)
@@ -124,7 +118,7 @@ def test_ctrl_c_before_the_run_has_begun_prints_no_traceback(tmp_path, delay):
     os.killpg(script.pid, signal.SIGINT)
     _, errors = script.communicate(timeout=30)
     assert script.returncode in (-signal.SIGINT, 130)
-    assert complaints(errors) in ("", f"stopped; {GO_ON}")
+    assert complaints(errors) in ("", "stopped\n", f"stopped; {HINT}")
     assert group_ends(script)
 
 
@@ -139,15 +133,13 @@ def test_ctrl_c_while_workers_are_started_prints_no_traceback(tmp_path, started)
         time.sleep(0.004 * attempt)
         os.killpg(script.pid, signal.SIGINT)
         _, errors = script.communicate(timeout=30)
-        assert (script.returncode, complaints(errors)) == (
-            130,
-            f"stopped; {GO_ON.replace('run ', f'run{attempt} ')}",
-        )
+        hint = HINT.replace("run ", f"run{attempt} ")
+        assert (script.returncode, complaints(errors)) == (130, f"stopped; {hint}")
         assert group_ends(script)
 
 
 @linux
-def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_the_run_can_go_on(
+def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_the_run_can_be_resumed(
     tmp_path, straight
 ):
     script = start(tmp_path, *COUNTING, "--max-steps", "640", "--out", "run", "--workers", "2")
@@ -158,7 +150,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_the_run_can_go_o
     errors = complaints(errors)
     assert (
         errors.startswith("stopped: a worker process died")
-        and errors.endswith(GO_ON)
+        and errors.endswith(HINT)
         and errors.count("\n") == 1
     )
     assert group_ends(script)
@@ -210,81 +202,7 @@ def test_a_run_killed_again_and_again_gives_the_same_bytes_as_one_that_was_not(t
     print(f"{kills} kills, {torn} of them inside a save")
 
 
-# Resuming
-
-
-def test_a_finished_run_says_so_and_nothing_changes(begun, straight):
-    before = {path.name: path.stat().st_mtime_ns for path in (begun / "run").iterdir()}
-    done = run(begun, "--resume", "run", "--no-gif")
-    assert (
-        done.returncode == 0
-        and "this run is finished; a larger --max-steps or --target goes on" in done.stdout
-    )
-    assert files(begun / "run") == files(straight)
-    assert {path.name: path.stat().st_mtime_ns for path in (begun / "run").iterdir()} == before
-
-
-def test_what_follows_from_the_checkpoint_is_made_again(begun, straight):
-    (begun / "run" / "history.csv").write_text("somebody's notes")
-    (begun / "run" / "elite.pt").unlink()
-    (begun / "run" / "evolution.png").unlink()
-    assert run(begun, "--resume", "run", "--no-gif").returncode == 0
-    assert files(begun / "run") == files(straight)
-
-
-@pytest.mark.parametrize(
-    "arguments, words",
-    [
-        (["--seed", "7"], "the run in run has seed 0, it cannot go on with 7"),
-        (["--pop-size", "5"], "the run in run has population_size 3, it cannot go on with 5"),
-        (
-            ["--env", "LunarLanderContinuous-v3"],
-            "env_id probes:Counting-v0, it cannot go on with LunarLander",
-        ),
-        (["--num-envs", "4"], "num_envs 8, it cannot go on with 4"),
-        (["--evo-steps", "88"], "evo_steps 80, it cannot go on with 88"),
-        (["--quick"], "evo_steps 80, it cannot go on with 1600"),
-        (
-            ["--max-steps", "80"],
-            "max_steps must be at least the 640 that the run has flown, not 80",
-        ),
-        (["--max-steps", "inf"], "max_steps must be a whole number"),
-        (["--device", "cuda:99"], "--device cuda:99 is not available"),
-        ([], "--env probes:Counting-v0 cannot be rendered: add --no-gif"),
-    ],
-)
-def test_a_run_that_is_resumed_with_something_else_is_refused(begun, straight, arguments, words):
-    done = run(begun, "--resume", "run", *arguments, *(["--no-gif"] if arguments else []))
-    assert (
-        done.returncode == 2
-        and done.stdout == ""
-        and done.stderr.count("\n") == 1
-        and words in done.stderr
-    )
-    assert files(begun / "run") == files(straight)
-
-
-def test_a_run_of_an_environment_that_has_changed_since_is_refused(begun):
-    state = checkpoint.load(begun / "run" / "population.pt")
-    state["settings"]["config"]["env_id"] = "probes:Ticking-v0"
-    checkpoint.save(state, begun / "run" / "population.pt")
-    done = run(begun, "--resume", "run", "--no-gif")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert (
-        "learned (Box(-inf, inf, (3,)" in done.stderr
-        and "now has (Box(-1.0, 1.0, (1,)" in done.stderr
-    )
-
-
-@pytest.mark.parametrize(
-    "settings", [{}, {"config": {"surprise": 1}, "mutations": {"hp_space": {}}}]
-)
-def test_a_run_that_another_program_kept_is_refused(begun, settings):
-    state = checkpoint.load(begun / "run" / "population.pt")
-    checkpoint.save(state | {"settings": settings}, begun / "run" / "population.pt")
-    done = run(begun, "--resume", "run", "--no-gif")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "run/population.pt was not written by this version of the script" in done.stderr
+# Files
 
 
 def test_two_runs_never_write_into_one_folder(tmp_path):
@@ -296,15 +214,10 @@ def test_two_runs_never_write_into_one_folder(tmp_path):
         and second.stderr.count("\n") == 1
         and "is another run writing" in second.stderr
     )
-    third = run(tmp_path, *COUNTING, "--out", "run")
-    assert third.returncode == 2 and "run is not empty" in third.stderr
     kill_group(script)  # whose lock dies with it
     script.communicate()
     done = run(tmp_path, "--resume", "run", "--no-gif", "--target=-1e6")
     assert done.returncode == 0, done.stderr
-
-
-# Files
 
 
 @linux
@@ -335,7 +248,7 @@ def test_a_file_that_grows_over_the_limit_is_answered_the_same_way(begun, straig
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     assert done.returncode == 1
-    expected = f"stopped: [Errno {errno.EFBIG}] File too large: 'run/population.pt'; {GO_ON}"
+    expected = f"stopped: [Errno {errno.EFBIG}] File too large: 'run/population.pt'; {HINT}"
     assert complaints(done.stderr) == expected
     assert not list((begun / "run").glob("*.tmp"))
     assert loaded(begun / "run").steps >= 640
@@ -373,43 +286,20 @@ def test_a_folder_that_cannot_be_made_is_answered_with_the_path(tmp_path):
     )
 
 
-@pytest.mark.parametrize("write", FOREIGN)
-def test_a_foreign_checkpoint_is_refused_with_one_line_untouched(tmp_path, write):
-    (tmp_path / "run").mkdir()
-    write(tmp_path / "run" / "population.pt")
-    before = files(tmp_path / "run")
-    done = run(tmp_path, "--resume", "run")
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
-    assert "cannot load run/population.pt: " in done.stderr
-    assert files(tmp_path / "run") == before and os.listdir(tmp_path) == ["run"]
-
-
 def test_any_bit_flipped_anywhere_in_a_run_is_noticed(straight, tmp_path):
-    data, path, chance = (
-        (straight / "population.pt").read_bytes(),
-        tmp_path / "population.pt",
-        random.Random(0),
-    )
+    data = (straight / "population.pt").read_bytes()
+    path, chance = tmp_path / "population.pt", random.Random(0)
+    damaged = []
     for _ in range(300):
-        damaged = bytearray(data)
-        damaged[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
-        path.write_bytes(damaged)
+        flipped = bytearray(data)
+        flipped[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        damaged.append(bytes(flipped))
+    damaged += [data[: chance.randrange(len(data))] for _ in range(50)]
+    for content in damaged:
+        path.write_bytes(content)
         with pytest.raises(ValueError, match="damaged"):
-            TrainResult.load_checkpoint(path)
-        assert path.read_bytes() == damaged
-    for _ in range(50):
-        path.write_bytes(data[: chance.randrange(len(data))])
-        with pytest.raises(ValueError, match="damaged"):
-            TrainResult.load_checkpoint(path)
-
-
-def test_a_checkpoint_of_another_format_is_refused_naming_both(begun, monkeypatch):
-    state = checkpoint.load(begun / "run" / "population.pt")
-    monkeypatch.setattr("tinyevo.checkpoint.FORMAT", "tinyevo-99")
-    checkpoint.save(state, begun / "run" / "population.pt")
-    done = run(begun, "--resume", "run")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "'tinyevo-99'" in done.stderr and "'tinyevo-1'" in done.stderr
+            loaded(tmp_path)
+        assert path.read_bytes() == content
 
 
 def test_a_checkpoint_whose_tensors_say_cuda_loads_on_the_cpu(tmp_path, monkeypatch):
@@ -434,7 +324,7 @@ def test_a_checkpoint_whose_tensors_say_cuda_loads_on_the_cpu(tmp_path, monkeypa
     [
         ("raise", "raised RuntimeError('the engine is on fire')"),
         ("reward nan", "returned the reward nan"),
-        ("observation inf", "returned the observation ["),
+        ("exit", "raised SystemExit(3)"),
     ],
 )
 def test_an_environment_that_fails_ends_the_run_and_poisons_nothing(
@@ -461,12 +351,32 @@ def test_an_environment_that_fails_ends_the_run_and_poisons_nothing(
         assert (tmp_path / "run" / name).read_bytes() == (straight / name).read_bytes()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_environment_that_raises_a_keyboard_interrupt_stops_the_run_as_ctrl_c_does(
+    tmp_path, workers
+):
+    (tmp_path / "fault").write_text("interrupt")
+    arguments = [*COUNTING, "--env", "probes:Faulty-v0", "--out", "run", "--workers", workers]
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 130 and complaints(done.stderr) == f"stopped; {HINT}"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_an_environment_warns_of_is_one_line_without_colour(tmp_path, workers):
+    (tmp_path / "fault").write_text("warn")
+    arguments = [*COUNTING, "--env", "probes:Faulty-v0", "--out", "run", "--workers", workers]
+    done = run(tmp_path, *arguments)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 0 and "warning: the engine is hot" in lines
+    assert all(line.startswith("warning: ") for line in lines) and "\x1b" not in done.stderr
+
+
 def poison(path, members):
     """Make the weights of some members NaN, in a run that has not flown yet."""
-    result = TrainResult.load_checkpoint(path)
-    for agent in (result.population[member] for member in members):
-        agent.networks["actor"].weights[0].data.fill_(np.nan)
-    result.save_checkpoint(path)
+    state = checkpoint.load(path)
+    for member in members:
+        state["population"][member]["networks"]["actor"]["weights"]["weights.0"].fill_(np.nan)
+    checkpoint.save(state, path)
 
 
 def test_an_agent_that_diverged_is_replaced_with_one_line_and_if_all_did_the_run_says_what_to_try(
@@ -485,8 +395,10 @@ def test_an_agent_that_diverged_is_replaced_with_one_line_and_if_all_did_the_run
     assert all(agent.is_finite() for agent in loaded(tmp_path / "run").population)
     poison(path, [0, 1, 2])
     done = run(tmp_path, "--resume", "run", "--no-gif", "--max-steps", "320")
-    assert done.returncode == 1 and complaints(done.stderr).count("\n") == 1
-    assert "all members diverged" in done.stderr and "try lower learning rates" in done.stderr
+    error = complaints(done.stderr)
+    assert done.returncode == 1 and error.count("\n") == 1
+    assert "all members diverged" in error and "try lower learning rates" in error
+    assert error.endswith("; results so far are in run\n")
 
 
 # Surroundings
@@ -505,9 +417,7 @@ def test_a_reader_who_leaves_gets_one_line(tmp_path):
     script = start(tmp_path, *LONG)
     script.stdout.readline()
     script.stdout.close()
-    assert (
-        complaints(script.stderr.read()) == f"stopped: [Errno {errno.EPIPE}] Broken pipe; {GO_ON}"
-    )
+    assert complaints(script.stderr.read()) == f"stopped: [Errno {errno.EPIPE}] Broken pipe; {HINT}"
     assert script.wait(timeout=30) == 1
     script.stderr.close()
     assert group_ends(script)
@@ -561,37 +471,27 @@ def resident_memory():
 @linux
 @pytest.mark.parametrize("workers", [0, 2])
 def test_200_generations_leave_memory_and_open_files_flat(workers, tmp_path):
-    config = TrainConfig(
-        "probes:Counting-v0", evo_steps=80, max_steps=16_000, memory_size=1000, eval_episodes=2
-    )
-    population = create_population(
-        3, *(make_agent().observation_space, make_agent().action_space), HyperParams()
-    )
-    memory = ReplayBuffer(
-        config.memory_size, population[0].observation_space, population[0].action_space
-    )
+    config = replace(TINY, num_envs=8, evo_steps=80, max_steps=16_000)
+    tournament = TournamentSelection(2, True, 3)
+    settings = Settings(config, NetworkSettings(), HyperParams(), tournament, MUTATIONS)
     seen = []
 
-    def on_generation(result):
-        result.save_checkpoint(tmp_path / "population.pt")
+    def on_generation(run):
+        folder.save(run, settings)
         seen.append((resident_memory(), len(os.listdir("/proc/self/fd"))))
 
-    space = {"learn_step": RLParameter(1, 16, int), "lr_actor": RLParameter(1e-4, 1e-2)}
-    arguments = (
-        population,
-        memory,
-        TournamentSelection(2, True, 3),
-        Mutations(hp_space=space),
-        config,
-    )
-    if workers:
-        with worker_pool(workers) as pool:
-            train(*arguments, pool, on_generation)
-    else:
-        train(*arguments, None, on_generation)
+    def endure(map):
+        begin = Run(*setup(config, hp=HyperParams()))
+        train(begin, tournament, MUTATIONS, config, map, report_steps, on_generation)
+
+    with closing(RunFolder(tmp_path / "run")) as folder:
+        if workers:
+            with worker_pool(workers) as pool:
+                endure(partial(map_in_pool, pool, lambda steps: None))
+        else:
+            endure(map_here)
     (early, early_files), (late, late_files) = seen[49], seen[199]
-    print(
-        f"{workers} workers: {early / 2**20:.1f} MiB after 50 generations, {late / 2**20:.1f} MiB after 200"
-    )
+    after = f"{early / 2**20:.1f} MiB after 50 generations, {late / 2**20:.1f} MiB after 200"
+    print(f"{workers} workers: {after}")
     assert late_files == early_files
     assert late < early + (1 + workers) * 16 * 2**20
