@@ -62,8 +62,8 @@ def test_a_generation_is_told_by_its_table_its_best_and_who_diverged(capsys):
 
 
 def test_the_score_is_told_with_the_call_that_gives_it_again(capsys):
-    done, flight = run(), {"episodes": 3, "seed": 5, "max_steps": None}
-    report.show_score(done, TINY.env_id, flight, np.array([1.0, 2.0, 6.0]))
+    done, flight = run(), {"episodes": 3, "seed": 5}
+    report.show_score(done, TINY, flight, np.array([1.0, 2.0, 6.0]))
     *_, call, mean = capsys.readouterr().out.splitlines()
     assert call == "evaluate(agent, 'probes:Counting-v0', episodes=3, seed=5, max_steps=None)"
     assert mean == "mean return 3.00 +- 2.16, from 1.0 to 6.0"
