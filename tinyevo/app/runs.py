@@ -103,6 +103,8 @@ def from_plain(kind, value, name):
         return {key: from_plain(RLParameter, part, f"{name}.{key}") for key, part in value.items()}
     if kind is type and value in ("int", "float"):
         return {"int": int, "float": float}[value]
+    if kind is type:
+        raise ValueError(f"{name} must be 'int' or 'float', not {value!r}")
     if kind is tuple and isinstance(value, list):
         return tuple(value)
     if kind is float:
