@@ -93,6 +93,22 @@ def test_every_stored_transition_is_drawn_equally_often_and_no_other():
     assert counts == pytest.approx(10_000, rel=0.05)
 
 
+def test_a_transition_may_be_drawn_twice_even_if_there_are_others_left():
+    # 20 draws from 20 are all different once in 43 million times.
+    memory, rng = filled(20, 20), np.random.default_rng(0)
+    for _ in range(5):
+        assert memory.sample(20, rng).obs[:, 0].unique().numel() < 20
+
+
+def test_samples_lie_on_the_device_of_the_memory():
+    memory = ReplayBuffer(10, OBSERVATIONS, ACTIONS, device="meta")  # shapes without numbers
+    memory.add(*transitions(0, 5))
+    back = ReplayBuffer.from_state(memory.state(), OBSERVATIONS, ACTIONS, device="meta")
+    for ring in (memory, back):
+        batch = ring.sample(3, np.random.default_rng(0))
+        assert {tensor.device.type for tensor in batch} == {"meta"}
+
+
 def test_the_same_generator_draws_the_same_sample():
     memory = filled(100, 50)
     first, second = (memory.sample(20, np.random.default_rng(3)).obs for _ in range(2))
@@ -139,11 +155,13 @@ def test_latest_gives_all_there_is_and_no_more():
     assert len(filled(10, 3).latest(0)) == 0
 
 
-def test_observations_keep_the_type_of_their_space():
-    memory = ReplayBuffer(4, Box(0, 255, (2,), np.uint8), ACTIONS)
-    memory.add(np.array([[7, 255]]), np.zeros((1, 2)), [0], np.array([[8, 254]]), [False])
+def test_observations_and_actions_keep_the_type_of_their_space():
+    memory = ReplayBuffer(4, Box(0, 255, (2,), np.uint8), Box(-1, 1, (2,), np.float64))
+    memory.add(np.array([[7, 255]]), np.array([[0.1, 0.2]]), [0], np.array([[8, 254]]), [False])
     batch = memory.sample(1, np.random.default_rng(0))
-    assert batch.obs.tolist() == [[7, 255]] and batch.obs.dtype == torch.uint8
+    assert batch.obs.tolist() == [[7, 255]] and batch.next_obs.tolist() == [[8, 254]]
+    assert batch.obs.dtype == batch.next_obs.dtype == torch.uint8
+    assert batch.action.tolist() == [[0.1, 0.2]] and batch.action.dtype == torch.float64
 
 
 @pytest.mark.parametrize("sizes", [(), (4,), (7, 8), (25,)])

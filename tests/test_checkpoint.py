@@ -201,6 +201,56 @@ def test_a_file_that_holds_the_bytes_already_is_left_alone(tmp_path):
     assert path.stat().st_mtime_ns != 5
 
 
+def test_two_files_of_a_folder_can_be_written_at_the_same_time(tmp_path, monkeypatch):
+    fsync, nested = os.fsync, iter([True])
+
+    def write_another(file):
+        if next(nested, False):  # the first write stands still here, until the second is done
+            write(tmp_path / "two.pt", b"second")
+        fsync(file)
+
+    monkeypatch.setattr("tinyevo.checkpoint.os.fsync", write_another)
+    write(tmp_path / "one.pt", b"first")
+    assert (tmp_path / "one.pt").read_bytes() == b"first"
+    assert (tmp_path / "two.pt").read_bytes() == b"second"
+    assert sorted(os.listdir(tmp_path)) == ["one.pt", "two.pt"]
+
+
+def test_all_bytes_are_forced_to_the_disk_beside_the_file_before_they_take_its_name(
+    tmp_path, monkeypatch
+):
+    path, seen = tmp_path / "state.pt", []
+    write(path, b"old")
+
+    def look(file):  # what a crash in this moment would leave
+        beside = [other.name for other in tmp_path.iterdir() if other != path]
+        seen.append((os.fstat(file).st_size, path.read_bytes(), len(beside)))
+
+    monkeypatch.setattr("tinyevo.checkpoint.os.fsync", look)
+    write(path, b"much newer")
+    assert seen == [(10, b"old", 1)]
+    assert path.read_bytes() == b"much newer"
+
+
+@pytest.mark.parametrize("data", [b"old", b"new"])
+def test_what_a_killed_write_left_behind_is_cleared_by_the_next_one(tmp_path, monkeypatch, data):
+    path = tmp_path / "state.pt"
+    write(path, b"old")
+    monkeypatch.setattr("tinyevo.checkpoint.os.replace", lambda *names: None)  # killed before it
+    write(path, b"half")
+    monkeypatch.undo()
+    assert len(os.listdir(tmp_path)) == 2
+    write(path, data)
+    assert os.listdir(tmp_path) == ["state.pt"] and path.read_bytes() == data
+
+
+def test_a_tensor_comes_back_without_its_gradient():
+    weight = torch.ones(3, requires_grad=True)
+    back = loads(dumps({"leaf": weight, "result": weight * 2}))
+    assert not back["leaf"].requires_grad and not back["result"].requires_grad
+    assert weight.requires_grad
+
+
 def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
@@ -211,9 +261,7 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_what_is_loaded_can_be_built_into_something_and_failing_that_is_a_file_that_cannot_be_loaded(
-    tmp_path,
-):
+def test_what_is_loaded_can_be_built_into_something_or_the_file_cannot_be_loaded(tmp_path):
     path = tmp_path / "state.pt"
     save({"number": 3}, path)
     assert load(path, lambda state: state["number"] + 1) == 4

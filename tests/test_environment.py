@@ -154,6 +154,28 @@ def test_ctrl_c_is_no_fault_of_the_environment():
         wrong(at_reset=KeyboardInterrupt()).reset()
 
 
+def test_the_steps_are_those_of_the_episode_in_which_the_environment_fails():
+    env = wrong()
+    for episode in range(3):
+        env.reset(seed=episode)
+        env.step(ACTION)
+    env.reset(seed=9)
+    env.env.in_step = {"reward": np.nan}
+    with pytest.raises(gym.error.Error, match="returned the reward nan in step 1 of an episode"):
+        env.step(ACTION)
+
+
+def test_a_failure_keeps_the_environments_own_error_as_its_cause():
+    mine = RuntimeError("no fuel")
+    with pytest.raises(gym.error.Error) as at_reset:
+        wrong(at_reset=mine).reset()
+    env = wrong(obs=mine)
+    env.reset(seed=1)
+    with pytest.raises(gym.error.Error) as in_step:
+        env.step(ACTION)
+    assert at_reset.value.__cause__ is mine and in_step.value.__cause__ is mine
+
+
 def test_a_step_before_the_first_reset_is_named_too():
     with pytest.raises(
         gym.error.Error, match=r"Counting-v0 raised ResetNeeded.* in step 1 of an episode"
@@ -174,6 +196,16 @@ def test_an_environment_that_does_not_fail_is_left_as_it_is():
     for a, b in zip(guarded.step(ACTION), plain.step(ACTION)):
         assert np.array_equal(a, b)
     assert make_env("probes:Ticking-v0", max_episode_steps=2).spec.max_episode_steps == 2
+
+
+def test_the_arguments_of_an_environment_reach_it(monkeypatch):
+    env = make_env("probes:Ticking-v0", life=2)
+    env.reset()
+    assert [env.step(np.zeros(1, dtype=np.float32))[2] for _ in range(2)] == [False, True]
+    monkeypatch.setattr(
+        probes.Ticking, "reset", lambda self, *, seed, options: (np.zeros(1), {"asked": options})
+    )
+    assert env.reset(options={"wind": 3})[1] == {"asked": {"wind": 3}}
 
 
 def test_the_spaces_of_an_environment_are_found_by_its_id():

@@ -5,6 +5,7 @@ import numpy as np
 import probes
 import pytest
 from common import make_agent
+from gymnasium.spaces import Box
 
 from tinyevo.environment import make_env
 from tinyevo.evaluate import episode_seeds, evaluate, rollout
@@ -57,6 +58,49 @@ def test_the_tasks_follow_from_the_seed_alone():
     assert not set(first.batches[0][:, 0]) & set(other.batches[0][:, 0]), (
         "neighbouring seeds share an episode"
     )
+
+
+class Tasks(gym.Env):
+    """Three steps of a task that the seed draws: the reward is the action minus the task, and
+    the action may be anything.
+    """
+
+    observation_space = Box(0, 1, (1,), np.float64)
+    action_space = Box(0, 1, (1,), np.float64)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.task, self.t = self.np_random.random(1), 0
+        return self.task.copy(), {}
+
+    def step(self, action):
+        self.t += 1
+        return self.task.copy(), float(action[0] - self.task[0]), self.t == 3, False, {}
+
+
+gym.register("Tasks-v0", Tasks)
+
+
+class Answering:
+    """An agent whose action is the observation and a bit more."""
+
+    def __init__(self, more):
+        self.more = more
+
+    def get_action(self, obs):
+        return obs + self.more
+
+
+def test_each_action_goes_to_the_episode_of_its_observation():
+    assert evaluate(Answering(0.0), "Tasks-v0", episodes=6, seed=0).tolist() == [0.0] * 6
+
+
+def test_returns_are_summed_in_double_precision():
+    # 1 and a bit that float32 cannot tell from 1, three times; the task costs the last digits.
+    bit = 2.0**-30
+    returns = evaluate(Answering(1 + bit), "Tasks-v0", episodes=2, seed=0)
+    assert returns.dtype == np.float64
+    assert returns == pytest.approx(3 + 3 * bit, rel=1e-14)
 
 
 def test_the_seeds_of_episodes_are_distinct_and_more_of_them_begin_alike():

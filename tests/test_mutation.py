@@ -107,6 +107,22 @@ def test_a_learn_step_of_one_reaches_sixteen_and_comes_back():
     assert set(range(1, 5)) <= set(walk[:top]) and 1 in walk[top:]
 
 
+@pytest.mark.parametrize(
+    "value, moved",
+    [(6, {5, 8}), (7, {6, 9}), (9, {7, 11}), (13, {10, 16}), (14, {11, 18}), (101, {81, 126})],
+)
+def test_a_whole_number_moves_to_the_nearest_whole_number(value, moved):
+    # 6 goes to 4.8 or 7.5, 9 to 7.2 or 11.25: neither always down nor always away.
+    rng, spec = np.random.default_rng(0), RLParameter(1, 512, int)
+    assert {spec.mutate(value, rng) for _ in range(50)} == moved
+
+
+@pytest.mark.parametrize("value, moved", [(1.0, {0.01}), (1e-6, {1e-4})])
+def test_a_number_beyond_its_range_comes_back_into_it(value, moved):
+    rng = np.random.default_rng(0)
+    assert {RLParameter(1e-4, 1e-2).mutate(value, rng) for _ in range(20)} == moved
+
+
 def test_integers_are_rounded_and_move_by_one_at_least():
     rng = np.random.default_rng(0)
     spec = RLParameter(1, 512, int)
@@ -166,6 +182,17 @@ def test_a_mutation_moves_one_hyper_parameter_and_says_which_way():
         assert float(now) == pytest.approx(getattr(agent.hp, name), rel=0.05)
         seen.add(name)
     assert seen == set(HP_SPACE)
+
+
+def test_a_hyper_parameter_that_cannot_move_gives_way_to_another():
+    stuck = {name: RLParameter(0.5, 0.5) for name in ("gamma", "tau", "expl_noise")}
+    mutations = only("rl_hp", hp_space={**stuck, "lr_actor": RLParameter(1e-4, 1e-2)})
+    for seed in range(20):  # that the free one is drawn first every time: once in 4^20
+        agent = make_agent()
+        agent.set_hp(**dict.fromkeys(stuck, 0.5))
+        mutated(mutations, agent, seed)
+        assert agent.mutation_kind == "rl_hp" and agent.mutation.startswith("lr_actor ")
+        assert {getattr(agent.hp, name) for name in stuck} == {0.5}
 
 
 @pytest.mark.parametrize("name", ["lr_actor", "lr_critic"])
@@ -339,6 +366,15 @@ def test_the_number_of_nodes_is_one_of_the_steps_in_any_layer():
     assert seen == {(8 + n, 8) for n in (-3, -2, 2, 3)} | {(8, 8 + n) for n in (-3, -2, 2, 3)}
 
 
+def test_every_hidden_layer_may_change_its_width():
+    mutations = only("architecture", new_layer_prob=0)
+    changed = set()
+    for seed in range(40):  # a layer of three is missed once in 1.5^40
+        agent = mutated(mutations, make_agent(hidden_size=(8, 8, 8)), seed)
+        changed |= {layer for layer, nodes in enumerate(agent.hidden_size) if nodes != 8}
+    assert changed == {0, 1, 2}
+
+
 def test_a_bound_is_reached_even_if_it_is_one_node_away():
     edges = {"node_bounds": (7, 9), "new_layer_prob": 0}
     seen = {
@@ -431,6 +467,20 @@ def test_ordinary_noise_is_relative_to_the_weight():
 def test_super_mutations_are_relative_too_and_a_hundred_times_as_strong():
     before, after = big_policy_mutation(super_prob=1, reset_prob=0)
     assert ((after - before) / before.abs()).std().item() == pytest.approx(10, rel=0.05)
+
+
+def test_super_mutations_start_from_the_old_weight():
+    before, after = big_policy_mutation(super_prob=1, reset_prob=0, super_sd=1e-3)
+    assert ((after - before) / before.abs()).abs().max() < 0.01  # ten standard deviations
+
+
+def test_a_reset_forgets_the_old_weight():
+    agent = make_agent()
+    for weight in agent.networks["actor"].weights:
+        weight.data.fill_(100.0)
+    mutated(only("parameters", super_prob=0, reset_prob=1), agent)
+    weights = torch.cat([weight.flatten() for weight in agent.networks["actor"].weights])
+    assert weights[weights != 100].abs().max() < 10  # ten standard deviations
 
 
 def test_a_reset_weight_is_drawn_from_the_standard_normal():
@@ -527,6 +577,19 @@ def test_a_kind_that_cannot_apply_is_drawn_again_among_the_others():
         assert agent.hidden_size == (8, 8) and agent.activation == "relu"
 
 
+def test_after_a_draw_that_cannot_apply_the_other_kinds_keep_their_proportions():
+    # The architecture cannot move: of the others, one mutation in four is of a hyper-parameter.
+    weights = {**NEVER, "architecture": 4, "activation": 3, "rl_hp": 1}
+    stuck = {"layer_bounds": (2, 2), "node_bounds": (8, 8)}
+    mutations = Mutations(**weights, hp_space={"tau": RLParameter(1e-6, 1)}, **stuck)
+    agent, rng = make_agent(), np.random.default_rng(0)
+    count = Counter(mutations.mutate([agent], rng)[0].mutation_kind for _ in range(300))
+    assert set(count) == {"activation", "rl_hp"}
+    # 75 are expected, give or take 7.5. Alike they would be 150; with the weight of the
+    # architecture on top of the first or the last, 38 or 188.
+    assert count["rl_hp"] == pytest.approx(75, abs=23)
+
+
 def test_if_nothing_applies_the_record_says_none_and_nothing_is_touched():
     agent = learn(make_agent())
     before = agent.clone()
@@ -559,6 +622,21 @@ def test_the_elite_is_never_mutated_unless_asked(kind):
     assert same(elite, before)
     mutated(only(kind, mutate_elite=True), elite)
     assert elite.mutation_kind == kind.replace("no_mutation", "none")
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_elite_is_known_by_its_mark_wherever_it_stands(place):
+    population = [make_agent(slot) for slot in range(3)]
+    population[place].mutation_kind = population[place].mutation = "elite"
+    only("activation").mutate(population, np.random.default_rng(0))
+    kinds = [agent.mutation_kind for agent in population]
+    assert kinds == ["elite" if slot == place else "activation" for slot in range(3)]
+
+
+def test_who_stands_first_is_mutated_like_everybody_else():
+    population = [make_agent(slot) for slot in range(3)]
+    only("activation").mutate(population, np.random.default_rng(0))
+    assert [agent.mutation_kind for agent in population] == ["activation"] * 3
 
 
 def test_only_the_kind_says_who_is_the_elite():

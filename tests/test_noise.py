@@ -76,6 +76,22 @@ def test_a_sample_stays_as_it_was_when_the_walk_goes_on():
     assert np.array_equal(sample, before)
 
 
+@NOISES
+def test_whoever_changes_a_sample_does_not_change_the_noise(make):
+    changed, untouched = make(), make()
+    rngs = np.random.default_rng(0), np.random.default_rng(0)
+    changed.sample(rngs[0])[:] = 77
+    untouched.sample(rngs[1])
+    assert np.array_equal(changed.sample(rngs[0]), untouched.sample(rngs[1]))
+
+
+@NOISES
+def test_the_noise_is_as_large_in_every_environment_and_dimension(make):
+    # 200 forgetting times of the walk or more: each deviation is within a tenth of the others'.
+    deviations = walk(make(), 5000).std(axis=0)
+    assert deviations == pytest.approx(deviations.mean(), rel=0.2)
+
+
 def test_gaussian_noise_has_nothing_to_reset():
     noise = GaussianNoise(2, 1, 0.0, 0.3)
     noise.reset([True, False])

@@ -2,11 +2,13 @@
 
 import io
 import sys
+from typing import ClassVar
 
 import gymnasium as gym
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 from matplotlib.figure import Figure
 
 from tinyevo import render
@@ -58,6 +60,81 @@ def test_the_gif_shows_whole_episodes_at_true_speed_and_the_last_frame_is_the_la
     flown = 20 * (first_steps + last_steps)  # milliseconds, at 50 steps a second
     assert sum(durations(path)) - 2 * render.PAUSE == pytest.approx(flown, abs=2 * 3 * 20)
     assert durations(path)[-1] >= render.PAUSE
+
+
+class Film(gym.Env):
+    """Thirteen steps, twenty a second; in the picture of step t every square of two by two pixels
+    is 0 and 12 t, side by side.
+    """
+
+    observation_space = action_space = Box(-1, 1, (1,))
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 20}
+    open_ones = 0
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+        Film.open_ones += 1
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(1, dtype=np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        return np.zeros(1, dtype=np.float32), float(self.t), self.t == 13, False, {}
+
+    def render(self):
+        picture = np.zeros((8, 8, 3), dtype=np.uint8)
+        picture[:, 1::2] = 12 * self.t
+        return picture
+
+    def close(self):
+        Film.open_ones -= 1
+
+
+gym.register("Film-v0", Film, disable_env_checker=True)
+
+
+class Idle:
+    """An agent for `Film`."""
+
+    def get_action(self, obs):
+        return np.zeros((*obs.shape[:-1], 1), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    "most, steps, duration",
+    [
+        (150, [0, 3, 6, 9, 12, 13], 150),
+        (6, [0, 3, 6, 9, 12, 13], 150),
+        (5, [3, 9, 13], 300),
+        (3, [3, 9, 13], 300),
+        (2, [6, 13], 450),
+        (1, [13], 900),
+    ],
+)
+def test_a_film_has_every_third_step_or_fewer_counted_from_the_last_and_all_pixels_count(
+    tmp_path, monkeypatch, most, steps, duration
+):
+    monkeypatch.setattr(render, "FRAMES", most)
+    path = tmp_path / "film.gif"
+    assert record_gif(Idle(), "Film-v0", path, episodes=2).tolist() == [91.0, 91.0]
+    frames = imageio.imread(path, index=None)
+    assert frames.shape[1:] == (4, 4, 3)
+    assert (frames == frames[:, :1, :1, :1]).all()
+    if most > 1:  # two equal frames in succession become one
+        # Half of the pixels are 0 and half of them 12 t: together 6 t.
+        assert frames[:, 0, 0, 0].tolist() == [6 * step for step in steps] * 2
+        assert durations(path) == [*[duration] * (len(steps) - 1), render.PAUSE] * 2
+
+
+def test_a_film_begins_again_at_its_end_and_its_environment_is_closed(tmp_path):
+    path, before = tmp_path / "film.gif", Film.open_ones
+    record_gif(Idle(), "Film-v0", path, episodes=2)
+    assert Film.open_ones == before
+    with imageio.imopen(path, "r", plugin="pillow") as file:
+        assert file.metadata(index=0)["loop"] == 0  # for ever
 
 
 def test_a_gif_may_be_written_into_a_file_object(tmp_path):
@@ -151,6 +228,51 @@ def test_of_the_named_hyper_parameters_those_that_moved_are_drawn(
     labels = [panel.get_ylabel() for panel in axes]
     # "" is the tree, the last the colours
     assert labels == ["fitness", "", "hidden nodes", *panels, "fitness"]
+
+
+FAMILY = [
+    row(0, 0, None, "none", "none", -100.0, train_return=-7.0, hidden_size="64"),
+    row(0, 1, None, "none", "none", 50.0, elite=True, train_return=-8.0, hidden_size="8x4"),
+    row(1, 1, None, "elite", "elite", -40.0, train_return=-9.0, hidden_size="8x4"),
+    row(1, 2, 0, "rl_hp", "learn_step 1 -> 2", -20.0, elite=True, hidden_size="64", learn_step=2),
+]
+
+
+@pytest.mark.parametrize(
+    "panel, numbers",
+    [
+        ("fitness", [-100.0, 50.0, -40.0, -20.0]),
+        ("hidden nodes", [64, 12, 12, 64]),
+        ("learn_step", [1, 1, 1, 2]),
+    ],
+)
+def test_a_panel_shows_its_number_over_steps_and_joins_parents_to_children(
+    tmp_path, monkeypatch, panel, numbers
+):
+    figure = drawn(FAMILY, tmp_path / "evolution.png", monkeypatch)
+    axes = next(axes for axes in figure.axes if axes.get_ylabel() == panel)
+    points = [[member["steps"], number] for member, number in zip(FAMILY, numbers)]
+    assert axes.collections[0].get_offsets().tolist() == points
+    lines = {line.get_color(): line.get_xydata().tolist() for line in axes.lines}
+    assert lines[render.DESCENT["color"]] == [points[0], points[3]]  # though 1 was fitter once
+    births = [line.get_xydata().tolist() for line in axes.lines if line.get_color() == "0.8"]
+    assert births == [[points[1], points[2]], [points[0], points[3]]]
+
+
+@pytest.mark.parametrize("generations, named", [(9, {"A", "B"}), (10, {"A"})])
+def test_in_a_long_run_only_the_mutations_of_the_line_of_descent_are_named(
+    tmp_path, monkeypatch, generations, named
+):
+    history = [row(0, 0, None, "none", "none", 0.0, elite=True), row(0, 1, None, "none", "none", 0)]
+    for generation in range(1, generations):
+        # The elite of each generation is the child of the last; the other one has no offspring.
+        id, parent = 2 * generation, 2 * generation - 2
+        history.append(row(generation, id, parent, "rl_hp", "A", float(generation), elite=True))
+        history.append(row(generation, id + 1, parent, "rl_hp", "B", 0.0))
+    tree = drawn(history, tmp_path / "evolution.png", monkeypatch).axes[1]
+    texts = [text.get_text() for text in tree.texts]
+    assert {text for text in texts if text.isalpha()} == named
+    assert texts.count("A") == generations - 1
 
 
 def test_every_kind_of_mutation_has_a_colour_and_a_name_of_its_own(tmp_path, monkeypatch):

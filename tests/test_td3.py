@@ -1,4 +1,4 @@
-"""TD3: the update to the digit, and an agent that is whole after everything that evolution does to it."""
+"""TD3: the update to the digit, and an agent that is whole after all that evolution does to it."""
 
 import copy
 import math
@@ -94,6 +94,13 @@ def test_the_target_uses_the_target_networks_at_the_next_observation():
     actor.biases[-1].data[:] = 0.5
     expected = 4.0 + 2 * math.tanh(0.5) + 10
     assert target_of(agent, obs=-3.0, action=0.7, next_obs=4.0) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("learn_step", [1, 2, 7])
+def test_the_discount_is_for_one_environment_step_however_seldom_there_is_an_update(learn_step):
+    agent = tiny(gamma=0.5, learn_step=learn_step)
+    constant(agent.targets["critic"], 8.0, 8.0)
+    assert target_of(agent) == pytest.approx(4.0)
 
 
 @pytest.mark.parametrize("low, high", [(-1, 1), (-4, 4), (2, 12)])
@@ -242,11 +249,24 @@ def test_the_update_is_the_textbook_update():
 
 
 def test_learning_does_not_change_its_batch():
-    agent, batch = make_agent(), make_batch()
+    agent, batch = make_agent(hp=HyperParams(reward_scale=0.1)), make_batch()
     before = [tensor.clone() for tensor in batch]
     agent.learn(batch)
     agent.learn(batch)
     assert all(torch.equal(new, old) for new, old in zip(batch, before))
+
+
+def test_losses_are_numbers_without_a_graph():
+    losses = make_agent(hp=HyperParams(policy_freq=1)).learn(make_batch())
+    assert losses.keys() == {"critic", "actor"}
+    assert not any(loss.requires_grad for loss in losses.values())
+
+
+def test_targets_have_no_gradients_before_and_after_a_network_was_replaced():
+    agent = make_agent()
+    agent.set_networks(actor=agent.networks["actor"].add_layer())
+    for target in agent.targets.values():
+        assert not any(parameter.requires_grad for parameter in target.parameters())
 
 
 def test_the_same_generator_gives_the_same_update_and_no_global_one_is_read():
@@ -271,7 +291,7 @@ def test_a_constant_reward_is_worth_what_theory_says(terminated, gamma, value):
 
 
 def test_the_policy_finds_the_best_action_of_a_bandit():
-    """The reward is 1 - (a - 7)^2 / 25 on the box [2, 12]: the best action is 7 and the value there is 1."""
+    """The reward is 1 - (a - 7)^2 / 25 on the box [2, 12]: the best action is 7, its value 1."""
     hp = by_hand(lr_actor=3e-3, lr_critic=3e-3, tau=0.005, policy_freq=2)
     agent = TD3(
         UNIT, Box(2, 12, (1,)), hp, hidden_size=(32, 32), generator=torch.Generator().manual_seed(0)
@@ -346,6 +366,35 @@ def test_a_clone_is_equal_in_everything_and_shares_nothing():
     assert len(list(tensors(clone))) == len(list(tensors(agent))) == 6 * 2 * 2 + 6 * 3 * 2
     obs = np.random.default_rng(0).normal(size=(10, 3))
     assert np.array_equal(agent.get_action(obs), clone.get_action(obs))
+
+
+def history(agent):
+    """What an agent tells of itself, by name; NaN as text, because it does not equal itself."""
+    names = ("id", "parent_id", "mutation_kind", "mutation", "fitness", "steps", "updates")
+    return {name: getattr(agent, name) for name in names} | {"return": str(agent.train_return)}
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        lambda agent: agent.clone(),
+        lambda agent: TD3.from_state(agent.state()),
+        lambda agent: pickle.loads(pickle.dumps(agent)),
+    ],
+)
+def test_a_copy_knows_all_that_the_agent_tells_of_itself_from_its_first_generation_on(copied):
+    agent = make_agent()
+    agent.id, agent.parent_id = 7, 3
+    agent.mutation_kind, agent.mutation = "rl_hp", "tau 0.1 -> 0.2"
+    agent.fitness = [float(generation) for generation in range(40)]
+    agent.train_return, agent.steps, agent.updates = 12.5, 4000, 2000
+    assert history(copied(agent)) == history(agent)
+
+
+def test_a_new_agent_has_no_past():
+    expected = {"id": 0, "parent_id": None, "mutation_kind": "none", "mutation": "none"}
+    expected |= {"fitness": [], "steps": 0, "updates": 0, "return": "nan"}
+    assert history(make_agent()) == expected
 
 
 def test_a_clone_is_copied_and_only_what_goes_to_another_process_becomes_bytes(monkeypatch):
@@ -615,6 +664,20 @@ def test_actions_that_are_no_vectors_are_refused(space):
 def test_observations_that_are_no_vectors_are_refused(space):
     with pytest.raises(ValueError, match="observations that are vectors"):
         TD3(space, ACTIONS)
+
+
+@pytest.mark.filterwarnings("ignore:for .*a no-op")  # of numbers that "meta" does not keep
+def test_an_agent_lives_on_the_device_that_it_is_made_or_loaded_for(tmp_path):
+    path = tmp_path / "agent.pt"
+    make_agent().save_checkpoint(path)
+    agents = [  # "meta" is every machine's other device: shapes without numbers
+        make_agent(device="meta"),
+        TD3.from_state(make_agent().state(), "meta"),
+        TD3.load_checkpoint(path, "meta"),
+    ]
+    for agent in agents:
+        assert agent.device.type == "meta"
+        assert {tensor.device.type for tensor in tensors(agent)} == {"meta"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")

@@ -89,6 +89,16 @@ def test_the_last_fitness_counts():
 
 
 @pytest.mark.parametrize("elitism", [True, False])
+def test_a_great_past_helps_neither_the_elite_nor_a_parent(elitism):
+    population = stubs(0, 0)
+    population[0].fitness, population[1].fitness = [900.0, 1.0], [-900.0, 2.0]
+    selection = TournamentSelection(2, elitism)
+    elite, offspring = selection.select(population, np.random.default_rng(0))
+    assert elite.id == 1
+    assert [child.parent_id for child in offspring[elitism:]] == [1] * (4 - elitism)
+
+
+@pytest.mark.parametrize("elitism", [True, False])
 @pytest.mark.parametrize("size", [1, 2, 4, 7])
 def test_the_next_generation_has_its_size_unique_ids_and_living_parents(size, elitism):
     population = stubs(1, 4, 2, 3)
