@@ -28,6 +28,7 @@ SETTINGS = Settings(
         max_steps=1_000_000,
         evo_steps=5_000,  # 625 in each environment; a landing takes 200 to 400
         learning_delay=0,
+        updates_for="own",  # "everybody" is SEARL's rule: fewer steps, four times the updates
         memory_size=100_000,  # more than a generation of everybody: members learn from each other
         noise="ou",
         noise_mean=0.0,

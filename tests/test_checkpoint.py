@@ -279,3 +279,10 @@ def test_a_saved_file_replaces_the_old_one_and_has_ordinary_rights(tmp_path):
     assert load(path) == {"generation": 2}
     (tmp_path / "ordinary").touch()
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "ordinary").stat().st_mode)
+
+
+def test_equal_tensors_give_equal_bytes_however_they_lie_in_memory():
+    row, square = torch.arange(6.0), torch.arange(6.0).reshape(2, 3)
+    assert dumps({"w": row[:3]}) == dumps({"w": row[:3].clone()})
+    assert dumps({"w": square.T}) == dumps({"w": square.T.contiguous()})
+    assert dumps({"w": [row, row]}) == dumps({"w": [row, row.clone()]})

@@ -155,6 +155,14 @@ def test_there_is_one_update_for_every_learn_step_steps(learn_step, num_envs, mo
     assert agent.steps == memory.counter == 48
 
 
+@pytest.mark.parametrize("updates_for, updates", [("own", 10), ("everybody", 30)])
+def test_a_member_updates_for_its_own_steps_or_for_those_of_all_three(updates_for, updates):
+    config = replace(TINY, updates_for=updates_for, max_steps=30)
+    done = run(config, hp=replace(SMALL, learn_step=3))
+    assert [agent.updates for agent in done.population] == [updates] * 3
+    assert {agent.steps for agent in done.population} == {30}
+
+
 @pytest.mark.parametrize(
     "delay, updates", [(0, 60), (1, 57), (30, 30), (31, 27), (59, 0), (100, 0)]
 )
@@ -817,6 +825,7 @@ def test_a_last_generation_that_is_cut_short_is_not_warned_of_if_the_others_are_
         ({"learning_delay": -1}, "a whole number from 0 to inf, not -1"),
         ({"memory_size": 0}, "a whole number from 1 to inf, not 0"),
         ({"noise": "pink"}, "'ou' or 'gaussian', not 'pink'"),
+        ({"updates_for": "all"}, "'own' or 'everybody', not 'all'"),
         ({"noise_mean": 2}, "a number from -1 to 1, not 2"),
         ({"noise_theta": 1.1}, "a number from 0 to 1, not 1.1"),
         ({"noise_dt": "1"}, "a number from 0 to 1, not '1'"),
@@ -835,7 +844,8 @@ def test_a_setting_that_makes_no_sense_is_refused_by_name_with_the_rule(wrong, r
 
 
 def test_every_setting_is_checked():
-    checked = {*RANGES, "noise", "train_episode_steps", "eval_steps", "max_steps", "evo_steps"}
+    checked = {*RANGES, "noise", "updates_for", "train_episode_steps", "eval_steps"}
+    checked |= {"max_steps", "evo_steps"}
     assert checked | {"env_id"} == {setting.name for setting in fields(TrainConfig)}
 
 

@@ -47,7 +47,8 @@ def dumps(state):
         if not isinstance(value, torch.Tensor):
             raise TypeError(f"a checkpoint holds plain data and tensors, not {value!r}")
         name = str(len(tensors))
-        tensors[name] = value.detach().cpu()
+        # Laid out anew, so that equal tensors are equal bytes wherever they came from.
+        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {TENSOR: name}
 
     text = json.dumps({"format": FORMAT, "state": state}, default=placeholder)

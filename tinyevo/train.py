@@ -47,6 +47,7 @@ class TrainConfig:
     max_steps: int = 1_000_000  # steps of a member in all
     evo_steps: int = 5_000  # steps of a member in one generation
     learning_delay: int = 0  # transitions in the memory before anybody learns; actions are random
+    updates_for: str = "own"  # whose steps pay for a member's updates: "own" or "everybody"
     memory_size: int = 100_000  # transitions that the shared memory holds
     noise: str = "ou"  # exploration: "ou" or "gaussian", of strength `HyperParams.expl_noise`
     noise_mean: float = 0.0
@@ -62,6 +63,8 @@ class TrainConfig:
         check_ranges(self, RANGES)
         if self.noise not in ("ou", "gaussian"):
             raise ValueError(f"noise must be 'ou' or 'gaussian', not {self.noise!r}")
+        if self.updates_for not in ("own", "everybody"):
+            raise ValueError(f"updates_for must be 'own' or 'everybody', not {self.updates_for!r}")
         for name in ("train_episode_steps", "eval_steps"):
             limit = getattr(self, name)
             if limit is not None and (type(limit) is not int or limit < 1):
@@ -112,14 +115,15 @@ class Run:
         return self.history[-1]["generation"] + 1 if self.history else 0
 
 
-def train_member(agent, memory, config, seed, on_steps=lambda steps: None):
+def train_member(agent, memory, config, seed, payers=1, on_steps=lambda steps: None):
     """Let an agent fly and learn for `config.evo_steps` steps.
 
     Returns the agent, and the records of its transitions in order, as `ReplayBuffer.latest` gives
     them. `memory` is the agent's own copy of the shared memory: its transitions are added to it as
-    they come, and those that it cannot hold are not returned. `on_steps` is called with the number
-    of steps after each step of the environments. The agent is changed: it learns, its `steps` grow,
-    and its `train_return` (a float) is set.
+    they come, and those that it cannot hold are not returned. `payers` is how many members' steps
+    pay for its updates: 1 for its own alone, the size of the population for everybody's. `on_steps`
+    is called with the number of steps after each step of the environments. The agent is changed: it
+    learns, its `steps` grow, and its `train_return` (a float) is set.
 
     Raises FloatingPointError if the policy diverges, and `gymnasium.error.Error` if an environment
     fails.
@@ -163,7 +167,7 @@ def train_member(agent, memory, config, seed, on_steps=lambda steps: None):
 
             # Learn: one update for every `learn_step` steps, whatever the number of environments.
             if not delayed:
-                credit += config.num_envs
+                credit += config.num_envs * payers
             while credit >= agent.hp.learn_step:
                 agent.learn(memory.sample(agent.hp.batch_size, rng), generator)
                 credit -= agent.hp.learn_step
@@ -235,6 +239,7 @@ def train(run, tournament, mutations, config, map=map, on_steps=ignore, on_gener
             memory=run.memory,
             config=replace(config, evo_steps=steps),
             generation=run.generation,
+            payers=len(members) if config.updates_for == "everybody" else 1,
             on_steps=on_steps,
         )
         members, experience = zip(*map(flight, members, range(len(members))))
@@ -269,7 +274,7 @@ def breed(run, tournament, mutations, config):
 
 
 @one_torch_thread()
-def fly(agent, slot, memory, config, generation, on_steps=ignore):
+def fly(agent, slot, memory, config, generation, payers=1, on_steps=ignore):
     """One member's generation, on copies of its own: train it, evaluate it.
 
     Its training follows from the number of its `slot`, its evaluation does not, so that all members
@@ -280,7 +285,7 @@ def fly(agent, slot, memory, config, generation, on_steps=ignore):
     fitness, records, agent.train_return = -math.inf, None, math.nan  # of one that diverges
     with suppress(FloatingPointError):
         seed = config.derived_seed(TRAIN, generation, slot)
-        _, records = train_member(agent, memory, config, seed, on_steps)
+        _, records = train_member(agent, memory, config, seed, payers, on_steps)
         seed = config.derived_seed(EVALUATE, generation)
         returns = evaluate(agent, config.env_id, config.eval_episodes, seed, config.eval_steps)
         fitness = float(returns.mean())
