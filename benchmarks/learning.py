@@ -1,267 +1,370 @@
-"""What evolution buys, and what exploration buys: `python benchmarks/learning.py` (hours; stop it, and it goes on).
+"""Does evolution pay? `python benchmarks/learning.py` (days; stop it, and it resumes).
 
-Each arm is the settings of `train_lunar.py` but for what `ARMS` says, and is run with the same seeds and the same
-number of environment steps, summed over its population. Runs are kept under `benchmarks/runs/` after every generation;
-a second call goes on where the first one stopped. Writes `learning.csv` and `learning.png` beside this file and prints
-two tables.
+`PROTOCOL.md` beside this file says which questions are asked of which arms, with which seeds, and
+how they are answered; it was written before the runs. An arm is data, in `ARMS`. Each run is kept
+under `benchmarks/runs/` after every generation. `learning.csv` gets a row for each run that ended,
+and `python benchmarks/learning.py --report` prints the tables of RESULTS.md from it alone.
 """
 
 import argparse
 import csv
+import io
+import json
 import math
-import statistics
 import sys
+import time
 from concurrent.futures import as_completed
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from statistics import median
 
-import gymnasium as gym
 import numpy as np
 import torch
 
+from tinyevo import checkpoint
+from tinyevo.app.runs import RunFolder
+from tinyevo.app.workers import worker_pool
 from tinyevo.buffer import ReplayBuffer
+from tinyevo.environment import Guarded, find_spaces
+from tinyevo.evaluate import evaluate
 from tinyevo.mutation import Mutations
 from tinyevo.population import create_population
-from tinyevo.result import TrainResult
-from tinyevo.train import train
-from tinyevo.workers import worker_pool
+from tinyevo.td3 import TD3
+from tinyevo.tournament import TournamentSelection
+from tinyevo.train import SCORE, Run, train
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-import train_lunar as script  # noqa: E402  its settings are the default arm
+from train_lunar import SETTINGS as PAGE  # noqa: E402
 
-NO_MUTATION = Mutations(no_mutation=1, architecture=0, parameters=0, activation=0, rl_hp=0)
-BOLD = replace(  # numbers move by factors of 2 instead of 1.25
-    script.MUTATIONS,
-    hp_space={
-        name: replace(x, shrink_factor=0.5, grow_factor=2.0)
-        for name, x in script.MUTATIONS.hp_space.items()
-    },
-)
-BAD = {
-    "lr_actor": 1e-4,
-    "batch_size": 64,
-    "learn_step": 8,
-}  # numbers that nobody tuned: it learns too little
-# What each changes: of the configuration, of the hyper-parameters, the mutations, the size of the
-# population;
+# What the arm "evolution" flies; of its rivals, each differs in what `ARMS` says.
+SETTINGS = replace(PAGE, config=replace(PAGE.config, updates_for="everybody"))
+
+STEPS = 300_000  # training steps of all members together
+SEEDS = range(100, 120)  # the settings were chosen on others
+NONE = Mutations(no_mutation=1, architecture=0, parameters=0, activation=0, rl_hp=0)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is flown."""
+
+    size: int = 4  # members that share a memory
+    copies: int = 1  # such runs side by side, of which the first landing counts
+    mutations: Mutations = SETTINGS.mutations
+    selection: bool = True
+    payers: int | None = None  # members whose steps pay for updates; None: all there are
+
+
 ARMS = {
-    # "drawn" gives each member of the first generation hyper-parameters of its own, from
-    # `draw_numbers`
-    "default": {},
-    "a single TD3": {"size": 1},  # that is the elite, which is never mutated
-    "a single TD3, a quarter of the updates": {"size": 1, "hp": {"learn_step": 8}},
-    "no mutation": {"mutations": NO_MUTATION},
-    "original exploration": {"config": {"noise_dt": 0.01}, "hp": {"expl_noise": 0.1}},
-    "Gaussian exploration": {
-        "config": {"noise": "gaussian"},
-        "hp": {"expl_noise": 0.57},
-    },  # as strong as the default
-    "memory of 10,000": {"config": {"memory_size": 10_000}},
-    "bad numbers": {"hp": BAD},  # the population, with mutation
-    "bad numbers, factors of 2": {"hp": BAD, "mutations": BOLD},
-    "bad numbers, updates for everybody's steps": {
-        "hp": BAD | {"learn_step": 2}
-    },  # as many as the single TD3 makes
-    "bad numbers, a single TD3": {"hp": BAD, "size": 1},
-    "bad numbers, no mutation": {"hp": BAD, "mutations": NO_MUTATION},
-    "drawn numbers": {"drawn": True},
-    "drawn numbers, a single TD3": {"drawn": True, "size": 1},
-    "drawn numbers, no mutation": {"drawn": True, "mutations": NO_MUTATION},
+    "evolution": Arm(),
+    "no mutation": Arm(mutations=NONE),
+    "no selection": Arm(mutations=NONE, selection=False),
+    "four independent": Arm(size=1, copies=4),
+    "single": Arm(size=1),
+    "single, all updates": Arm(size=1, payers=4),
 }
-PANELS = {  # of the picture: how the names of its arms begin, and its title
-    "": "from the numbers of train_lunar.py",
-    "bad numbers": f"from bad numbers: {BAD}",
-    "drawn numbers": "from numbers drawn at random for each member",
-}
+QUESTIONS = {"G": "from good hyper-parameters", "U": "from unknown ones"}
+COLUMNS = (
+    "question",
+    "arm",
+    "seed",
+    "landed",
+    "steps",  # training steps of all members together, at the landing or the end
+    "flights",  # all environment steps, those of evaluation and confirmation included
+    "updates",  # gradient steps of all members together
+    "processor",  # seconds, of all members together
+    "clock",  # seconds, computed: of the slowest member of each generation, a core for each
+    "confirmed",  # the best confirmed mean return
+    "final",  # that agent's mean return in 100 further episodes
+)
 
 
-def draw_numbers(seed, slot):
-    """A value of every evolvable hyper-parameter, log-uniform over its range: the guess of somebody who knows nothing.
+class NoSelection(TournamentSelection):
+    """Everybody goes on as they are."""
 
-    A single TD3 has the numbers of the population's first member.
+    def select(self, population, rng):
+        """The elite, and copies of all members."""
+        return self.elite(population).clone(), [agent.clone() for agent in population]
+
+
+def draw_hp(space, seed, slot):
+    """A value of every evolvable hyper-parameter, log-uniform over its range.
+
+    The guess of somebody who knows nothing. The rivals' agents have those of one member each.
     """
-    rng, numbers = np.random.default_rng([seed, slot]), {}
-    for name, space in script.MUTATIONS.hp_space.items():
-        value = math.exp(rng.uniform(math.log(space.min), math.log(space.max)))
-        numbers[name] = round(value) if space.dtype is int else value
-    return numbers
+    rng, values = np.random.default_rng([seed, slot]), {}
+    for name, limits in space.items():
+        value = math.exp(rng.uniform(math.log(limits.min), math.log(limits.max)))
+        values[name] = round(value) if limits.dtype is int else value
+    return values
 
 
-def run_arm(arm, seed, steps):
-    """One run of an arm, from where it was left; returns its rows of the table, and its history."""
+def new_run(question, arm, settings, copy):
+    """The first generation of a run; copy k has the agent that member k of a population is."""
+    config = settings.config
+    spaces = find_spaces(config.env_id)
+    network = vars(settings.network)
+    population = create_population(4, *spaces, settings.hp, config.seed, **network)
+    for agent in population:
+        if question == "U":
+            agent.set_hp(**draw_hp(settings.mutations.hp_space, config.seed, agent.id))
+    members = population if arm.size == 4 else [population[copy]]
+    return Run(members, ReplayBuffer(config.memory_size, *spaces))
+
+
+class Meter:
+    """Counts what a run costs, as the `map` of its training."""
+
+    def __init__(self, costs, payers):
+        self.costs = costs  # by name: "flights", "processor", "clock"
+        self.payers = payers
+
+    def __call__(self, function, *arguments):
+        """The results of a function for all of the arguments, one after another."""
+        if self.payers and "payers" in function.keywords:
+            function = partial(function, payers=self.payers)
+        results, seconds = [], []
+        for task in zip(*arguments):
+            began = time.process_time()
+            results.append(function(*task))
+            seconds.append(time.process_time() - began)
+        self.costs["processor"] += sum(seconds)
+        self.costs["clock"] += max(seconds)
+        return results
+
+
+@contextmanager
+def counted(costs):
+    """Count every step of every environment and every update of every agent, in this process."""
+    originals = Guarded.step, TD3.learn
+
+    def step(env, action):
+        costs["flights"] += 1
+        return originals[0](env, action)
+
+    def learn(agent, batch, generator=None):
+        costs["updates"] += 1
+        return originals[1](agent, batch, generator)
+
+    Guarded.step, TD3.learn = step, learn
+    try:
+        yield
+    finally:
+        Guarded.step, TD3.learn = originals
+
+
+def fly_arm(question, name, seed):
+    """One run of an arm, from where it was left, to its landing or its last step; its row."""
     torch.set_num_threads(1)
-    changes = ARMS[arm]
-    size, mutations = (
-        changes.get("size", script.TOURNAMENT.population_size),
-        changes.get("mutations", script.MUTATIONS),
-    )
-    config = replace(script.CONFIG, seed=seed, max_steps=steps // size, **changes.get("config", {}))
-    hp = replace(script.HP, **changes.get("hp", {}))
-    path = HERE / "runs" / f"{arm.replace(' ', '-')}-{seed}.pt"
-    if path.exists():
-        result = TrainResult.load_checkpoint(path)
+    arm = ARMS[name]
+    share = STEPS // (arm.size * arm.copies)
+    config = replace(SETTINGS.config, seed=seed, max_steps=share)
+    tournament = NoSelection if not arm.selection else TournamentSelection
+    tournament = tournament(SETTINGS.tournament.tournament_size, True, arm.size)
+    settings = replace(SETTINGS, config=config, mutations=arm.mutations)
+    path = HERE / "runs" / f"{question}-{name.replace(' ', '-').replace(',', '')}-{seed}"
+    folders = [RunFolder(path / str(copy)) for copy in range(arm.copies)]
+    ledger = path / "costs.json"
+    costs = {"flights": 0, "updates": 0, "processor": 0.0, "clock": 0.0}
+    if ledger.exists():
+        costs = json.loads(ledger.read_text())
+        runs = [folder.load()[0] for folder in folders]
     else:
-        with gym.make(config.env_id) as env:
-            spaces = env.observation_space, env.action_space
-        population = create_population(size, *spaces, hp, seed, **script.NETWORK)
-        for agent in population if changes.get("drawn") else ():
-            agent.set_hp(**draw_numbers(seed, agent.id))
-        result = TrainResult(population, ReplayBuffer(config.memory_size, *spaces), {"rows": []})
+        source = replace(settings, mutations=SETTINGS.mutations)
+        runs = [new_run(question, arm, source, copy) for copy in range(arm.copies)]
 
-    def on_generation(result):
-        best = max(result.fitnesses[-1])
-        row = {
-            "arm": arm,
-            "seed": seed,
-            "steps": size * result.steps,
-            "fitness": best,
-            "confirmed": result.confirmed,
-        }
-        result.settings["rows"].append(row)
-        result.save_checkpoint(path)
+    # Copies take turns, a generation each, so that the first landing ends all of them.
+    with counted(costs):
+        while runs[0].steps < share and all(run.best_return < config.target for run in runs):
+            until = min(runs[0].steps + config.evo_steps, share)
+            limit = replace(config, max_steps=until)
+            clock, turns = costs["clock"], []
+            for copy in range(arm.copies):
+                costs["clock"] = 0.0
+                meter = Meter(costs, arm.payers)
+                runs[copy] = train(runs[copy], tournament, arm.mutations, limit, meter)
+                turns.append(costs["clock"])
+            costs["clock"] = clock + max(turns)
+            for run, folder in zip(runs, folders):
+                folder.save(run, settings)
+            checkpoint.write(ledger, json.dumps(costs).encode())
+    for folder in folders:
+        folder.close()
 
-    tournament = replace(script.TOURNAMENT, population_size=size)
-    train(
-        result.population, result.memory, tournament, mutations, config, None, on_generation, result
-    )
-    return result.settings["rows"], result.history
+    best = max(runs, key=lambda run: run.best_return)
+    flight = {"episodes": 100, "seed": config.derived_seed(SCORE)}
+    final = evaluate(best.best, config.env_id, **flight).mean()
+    return {
+        "question": question,
+        "arm": name,
+        "seed": seed,
+        "landed": best.best_return >= config.target,
+        "steps": sum(run.steps * len(run.population) for run in runs),
+        "flights": costs["flights"],
+        "updates": costs["updates"],
+        "processor": round(costs["processor"], 1),
+        "clock": round(costs["clock"], 1),
+        "confirmed": round(best.best_return, 2),
+        "final": round(float(final), 2),
+    }
 
 
-def summarize(rows, target):
-    """A line for each arm: how many seeds landed, and after how many steps."""
-    print(
-        "\n| arm | seeds that landed | steps to it, summed, median | each seed | best confirmed mean, median |"
-    )
-    print("|---|---|---|---|---|")
-    for arm in ARMS:
-        ends = list(
-            {row["seed"]: row for row in rows if row["arm"] == arm}.values()
-        )  # the last row of each seed
-        if not ends:
+def read_rows():
+    """The rows of `learning.csv`, with their types."""
+    if not (HERE / "learning.csv").exists():
+        return []
+    with (HERE / "learning.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row["landed"] = row["landed"] == "True"
+        for name in ("seed", "steps", "flights", "updates"):
+            row[name] = int(row[name])
+        for name in ("processor", "clock", "confirmed", "final"):
+            row[name] = float(row[name])
+    return rows
+
+
+def write_rows(rows):
+    """Write `learning.csv`, in the order of questions, arms and seeds."""
+    names = list(ARMS)
+    rows.sort(key=lambda row: (row["question"], names.index(row["arm"]), row["seed"]))
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    checkpoint.write(HERE / "learning.csv", text.getvalue().encode())
+
+
+def report(rows):
+    """The tables of RESULTS.md, as text: what each arm needs, and how evolution compares."""
+    lines = []
+    for question, title in QUESTIONS.items():
+        arms = {}
+        for name in ARMS:
+            own = [row for row in rows if (row["question"], row["arm"]) == (question, name)]
+            if own:
+                arms[name] = own
+        if not arms:
             continue
-        landed = [row["steps"] for row in ends if row["confirmed"] >= target]
-        each = ", ".join(f"{row['steps']:,}" if row["confirmed"] >= target else "-" for row in ends)
-        middle = statistics.median([*landed, *[float("inf")] * (len(ends) - len(landed))])
-        best = statistics.median(row["confirmed"] for row in ends)
-        print(f"| {arm} | {len(landed)} of {len(ends)} | {middle:,.0f} | {each} | {best:.0f} |")
+        lines += [f"### {question}: {title}", "", *arm_table(arms)]
+        if "evolution" in arms and len(arms) > 1:
+            lines += ["", *rival_table(arms)]
+        lines += [""]
+    return "\n".join(lines)
 
 
-def compare_with_parents(histories):
-    """A line for each kind of mutation: the children's fitness after their generation, minus their parents' before."""
-    print("\n| mutation | children | difference, median | share that fell |")
-    print("|---|---|---|---|")
-    differences = {}
-    for history in histories:
-        fitness = {(row["generation"], row["id"]): row["fitness"] for row in history}
-        for row in history:
-            kind = row["mutation"].split()[0]
-            if row["generation"] > 0 and kind != "elite":
-                difference = row["fitness"] - fitness[row["generation"] - 1, row["parent_id"]]
-                kind = "a hyper-parameter" if kind in script.MUTATIONS.hp_space else kind
-                differences.setdefault(kind, []).append(difference)
-    for kind, values in differences.items():
-        fell = sum(value < 0 for value in values) / len(values)
-        print(f"| {kind} | {len(values)} | {statistics.median(values):+.0f} | {fell:.0%} |")
-
-
-def find_takeover(history):
-    """The first generation in which everybody descends from the same member of generation 0; None if there is none."""
-    founder, left = {}, {}
-    for row in history:
-        founder.setdefault(row["id"], founder.get(row["parent_id"], row["id"]))
-        left.setdefault(row["generation"], set()).add(founder[row["id"]])
-    return next((generation for generation, founders in left.items() if len(founders) == 1), None)
-
-
-def draw(rows, target, steps):
-    """Best confirmed mean return over steps: the median of the seeds, their range, and where each landed."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 16), layout="constrained")
-    panels = dict(zip(PANELS, figure.subplots(len(PANELS))))
-    for arm in ARMS:
-        axes = panels.get(arm.split(",")[0], panels[""])
-        colour = f"C{len(axes.lines)}"
-        runs = {}
-        for row in rows:
-            if row["arm"] == arm:
-                runs.setdefault(row["seed"], []).append(row)
-        if not runs:
-            continue
-        grid = sorted({row["steps"] for run in runs.values() for row in run} | {steps})
-        curves = [
-            [max((r["confirmed"] for r in run if r["steps"] <= x), default=-300) for x in grid]
-            for run in runs.values()
+def arm_table(arms):
+    """A row for each arm: landings, medians with intervals, and every seed."""
+    heads = ("arm", "landed", "steps, median (95 %)", "all flights", "updates", "processor s")
+    heads += ("clock s", "final return", "steps of each seed")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name, rows in arms.items():
+        landed = [row for row in rows if row["landed"]]
+        low, high = median_interval(landing_steps(rows))
+        cells = [name, f"{len(landed)} of {len(rows)}"]
+        cells.append(f"{steps_text(median(landing_steps(rows)))} ({low} to {high})")
+        cells += [f"{median([row[key] for row in rows]):,.0f}" for key in ("flights", "updates")]
+        cells += [f"{median([row[key] for row in rows]):,.0f}" for key in ("processor", "clock")]
+        cells.append(f"{median([row['final'] for row in rows]):.0f}")
+        each = [
+            f"{row['seed']}: {steps_text(step)}" for row, step in zip(rows, landing_steps(rows))
         ]
-        columns = list(zip(*curves))
-        axes.plot(
-            grid,
-            [statistics.median(column) for column in columns],
-            color=colour,
-            label=arm,
-            linewidth=2,
-        )
-        axes.fill_between(
-            grid, list(map(min, columns)), list(map(max, columns)), color=colour, alpha=0.08
-        )
-        ends = [run[-1] for run in runs.values() if run[-1]["confirmed"] >= target]
-        axes.scatter(
-            [end["steps"] for end in ends],
-            [end["confirmed"] for end in ends],
-            color=colour,
-            zorder=3,
-        )
-    for axes, title in zip(panels.values(), PANELS.values()):
-        axes.axhline(target, color="0.4", linestyle="--", linewidth=1)
-        axes.set(
-            xlabel="environment steps, summed over the population",
-            ylabel="best confirmed mean return",
-        )
-        axes.set(
-            xlim=(0, steps),
-            ylim=(-200, 300),
-            title=f"{title} (median and range over seeds; dots: landed)",
-        )
-        if axes.has_data():
-            axes.legend(loc="lower right")
-        axes.grid(alpha=0.3)
-    figure.savefig(HERE / "learning.png", dpi=90)
+        cells.append(", ".join(each))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def rival_table(arms):
+    """A row for each rival of evolution: the p-values of the three tests of the protocol."""
+    lines = [
+        "| evolution against | steps (log-rank) | share landed (Fisher) | final (Mann-Whitney) |",
+        "|---|---|---|---|",
+    ]
+    own = arms["evolution"]
+    for name, rows in arms.items():
+        if name != "evolution":
+            values = [f"{test(own, rows):.3g}" for test in (logrank, fisher, mannwhitney)]
+            lines.append(f"| {name} | {' | '.join(values)} |")
+    return lines
+
+
+def landing_steps(rows):
+    """The steps to the landing of each run, infinity where it did not land."""
+    return [row["steps"] if row["landed"] else math.inf for row in rows]
+
+
+def steps_text(steps):
+    """A number of steps as text, a dash for no landing."""
+    return "-" if math.isinf(steps) else f"{steps:,.0f}"
+
+
+def median_interval(values, draws=10_000):
+    """The 95 % bootstrap interval of a median, as text."""
+    rng = np.random.default_rng(0)
+    samples = rng.choice(values, size=(draws, len(values)))
+    medians = np.sort(np.median(samples, axis=1))  # of infinities too
+    return tuple(steps_text(medians[int(share * draws)]) for share in (0.025, 0.975))
+
+
+def logrank(own, rival):
+    """The p-value of a log-rank test of the steps to a landing; runs without one are censored."""
+    from scipy import stats
+
+    samples = []
+    for rows in (own, rival):
+        ended = [row["steps"] for row in rows if row["landed"]]
+        cut = [row["steps"] for row in rows if not row["landed"]]
+        samples.append(stats.CensoredData(uncensored=ended, right=cut))
+    return stats.logrank(*samples).pvalue
+
+
+def fisher(own, rival):
+    """The p-value of Fisher's exact test of the share that landed."""
+    from scipy import stats
+
+    counts = [
+        [sum(row["landed"] is ended for row in rows) for ended in (True, False)]
+        for rows in (own, rival)
+    ]
+    return stats.fisher_exact(counts).pvalue
+
+
+def mannwhitney(own, rival):
+    """The p-value of a Mann-Whitney test of the final returns."""
+    from scipy import stats
+
+    return stats.mannwhitneyu([row["final"] for row in own], [row["final"] for row in rival]).pvalue
 
 
 def main():
-    """Run what is missing, two at a time, then write, draw and print."""
+    """Fly what is missing, two runs at a time, and write a row for each as it ends."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="default: 0 1 2 3 4"
-    )
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="default: all")
-    parser.add_argument(
-        "--steps", type=int, default=300_000, help="summed over the population (default: 300000)"
-    )
+    parser.add_argument("--questions", nargs="+", choices=QUESTIONS, default=list(QUESTIONS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
+    parser.add_argument("--report", action="store_true", help="print the tables and fly nothing")
     args = parser.parse_args()
-    (HERE / "runs").mkdir(exist_ok=True)
-    tasks = [(arm, seed) for seed in args.seeds for arm in args.arms]
-    rows, histories = [], {arm: {} for arm in args.arms}
-    with worker_pool(2) as pool:  # whose workers end with this process, however it ends
-        futures = {pool.submit(run_arm, *task, args.steps): task for task in tasks}
-        for future in as_completed(futures):
-            (arm, seed), (run, history) = futures[future], future.result()
-            rows += run
-            histories[arm][seed] = history
-            print(arm, seed, run[-1], flush=True)
-        pool.shutdown()  # in order: each worker's progress bar holds a semaphore
-    rows.sort(key=lambda row: (list(ARMS).index(row["arm"]), row["seed"], row["steps"]))
-    with (HERE / "learning.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, rows[0])
-        table.writeheader()
-        table.writerows(rows)
-    draw(rows, script.CONFIG.target, args.steps)
-    summarize(rows, script.CONFIG.target)
-    compare_with_parents(histories.get("default", {}).values())
-    print("\n| arm | generation from which all descend from one founder, each seed |\n|---|---|")
-    for arm, runs in histories.items():
-        print(f"| {arm} | {', '.join(str(find_takeover(runs[seed])) for seed in args.seeds)} |")
+    rows = read_rows()
+    done = {(row["question"], row["arm"], row["seed"]) for row in rows}
+    tasks = [
+        (question, arm, seed)
+        for seed in args.seeds
+        for question in args.questions
+        for arm in args.arms
+    ]
+    tasks = [task for task in tasks if task not in done and not args.report]
+    if tasks:
+        with worker_pool(args.workers) as pool:  # whose workers end with this process
+            futures = [pool.submit(fly_arm, *task) for task in tasks]
+            for future in as_completed(futures):
+                rows.append(future.result())
+                write_rows(rows)
+                print(rows[-1], flush=True)
+    print(report(rows))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,87 @@
+"""The protocol of `benchmarks/learning.py`: arms differ in what they say, figures are worked by hand."""
+
+import importlib.util
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from common import TINY
+
+from tinyevo.mutation import RLParameter
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def learning():
+    """`benchmarks/learning.py` as a module."""
+    path = ROOT / "benchmarks" / "learning.py"
+    spec = importlib.util.spec_from_file_location("learning", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def rows(arm, steps, question="G"):
+    """A row for each number of steps to a landing; None is a run that did not land."""
+    costs = {"flights": 10, "updates": 20, "processor": 3.0, "clock": 1.0, "confirmed": 0.0}
+    return [
+        {
+            "question": question,
+            "arm": arm,
+            "seed": seed,
+            "landed": step is not None,
+            "steps": step or 300_000,
+            "final": 100.0 if step else -100.0,
+            **costs,
+        }
+        for seed, step in enumerate(steps)
+    ]
+
+
+def test_a_run_that_did_not_land_counts_as_later_than_any(learning):
+    table = "\n".join(learning.arm_table({"single": rows("single", [10_000, None, 30_000])}))
+    assert "| single | 2 of 3 | 30,000 (10,000 to -) | 10 | 20 | 3 | 1 | 100 |" in table
+    assert "0: 10,000, 1: -, 2: 30,000" in table
+
+
+def test_the_share_that_landed_is_compared_by_fishers_exact_test(learning):
+    own, rival = rows("evolution", [1] * 4), rows("single", [None] * 4)
+    assert learning.fisher(own, rival) == pytest.approx(2 / math.comb(8, 4))
+
+
+def test_steps_are_compared_by_a_log_rank_test_in_which_other_runs_are_censored(learning):
+    own, rival = rows("evolution", [1, 2, 3, 4, 5, 6]), rows("single", [7, 8, 9, 10, 11, None])
+    assert learning.logrank(own, rival) < 0.01
+    assert learning.logrank(own, own) == pytest.approx(1)
+
+
+def test_a_report_has_a_table_of_arms_and_a_table_of_rivals(learning):
+    text = learning.report(rows("evolution", [1, 2, 3]) + rows("single", [7, 8, None]))
+    assert text.count("| evolution | 3 of 3 |") == 1 and text.count("| single | 2 of 3 |") == 1
+    assert "| evolution against | " in text and "### U" not in text
+
+
+def test_unknown_hyper_parameters_are_log_uniform_and_each_members_own(learning):
+    space = {"lr_actor": RLParameter(1e-4, 1e-2), "learn_step": RLParameter(1, 16, int)}
+    draws = [learning.draw_hp(space, seed, slot) for seed in range(500) for slot in range(2)]
+    logs = np.log10([draw["lr_actor"] for draw in draws])
+    assert np.histogram(logs, 4, (-4, -2))[0] == pytest.approx([250] * 4, rel=0.2)
+    assert {type(draw["learn_step"]) for draw in draws} == {int}
+    assert draws[0] != draws[1] and draws[0] == learning.draw_hp(space, 0, 0)
+
+
+@pytest.mark.parametrize("arm", ["evolution", "four independent", "single, all updates"])
+def test_an_arm_flies_its_steps_and_its_costs_are_counted(learning, arm, tmp_path, monkeypatch):
+    config = replace(TINY, memory_size=100, updates_for="everybody")
+    monkeypatch.setattr(learning, "SETTINGS", replace(learning.SETTINGS, config=config))
+    monkeypatch.setattr(learning, "STEPS", 120)
+    monkeypatch.setattr(learning, "HERE", tmp_path)
+    row = learning.fly_arm("G", arm, 3)
+    assert row["steps"] == 120 and not row["landed"] and list(row) == list(learning.COLUMNS)
+    updates = {"evolution": 4 * 60, "four independent": 60, "single, all updates": 4 * 60}
+    assert row["updates"] == updates[arm]
+    assert row["flights"] > 120
+    assert learning.fly_arm("G", arm, 3)["flights"] == row["flights"], "an ended run flies nothing"
