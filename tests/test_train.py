@@ -376,7 +376,7 @@ def test_a_member_that_flies_alone_takes_one_thread_and_gives_the_others_back(th
     (agent,), memory = setup(size=1)
     seen = []
     tell = lambda steps: seen.append(torch.get_num_threads())  # noqa: E731
-    fly(agent, 0, memory, TINY, 0, tell)
+    fly(agent, 0, memory, TINY, 0, on_steps=tell)
     assert set(seen) == {1} and torch.get_num_threads() == 3
 
 

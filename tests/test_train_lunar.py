@@ -23,6 +23,7 @@ from tinyevo.tournament import TournamentSelection
 from tinyevo.train import RENDER, SCORE, TrainConfig
 
 WRITTEN = ["config.json", "elite.pt", "evolution.png", "history.csv", "lander.gif", "population.pt"]
+ALL = [*WRITTEN, "run.lock"]
 SWIFT = ["--workers", "1", "--out", "run"]
 
 
@@ -194,18 +195,22 @@ def test_the_number_of_workers_does_not_change_a_bit(other, here, monkeypatch):
 # The script, as a user runs it
 
 
+FEWER = {"num_envs": 2, "max_steps": 1200, "evo_steps": 400}  # so that it takes 15 seconds
+
+
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    """One run of `--quick`, in a folder of its own."""
+    """One run of `--quick` with fewer steps, in a folder of its own."""
     folder = tmp_path_factory.mktemp("quick")
-    return folder / "runs" / "001", run(folder, "--quick")
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in FEWER.items()]
+    return folder / "runs" / "001", run(folder, "--quick", *flags)
 
 
 def test_quick_writes_every_file_into_a_numbered_folder(quick):
     folder, done = quick
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "off a terminal there is no bar, and a good run warns of nothing"
-    assert sorted(path.name for path in folder.iterdir()) == [*WRITTEN, "run.lock"]
+    assert sorted(path.name for path in folder.iterdir()) == ALL
     last = done.stdout.splitlines()[-1]
     assert last == " ".join(["wrote", *(f"runs/001/{name}" for name in WRITTEN)])
 
@@ -214,16 +219,24 @@ def test_quick_has_three_generations_with_learning_and_mutations(quick):
     folder, _ = quick
     rows = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
     assert [int(row["generation"]) for row in rows] == [0] * 4 + [1] * 4 + [2] * 4
-    assert {row["steps"] for row in rows[-4:]} == {"4800"}
+    assert {row["steps"] for row in rows[-4:]} == {"1200"}
     assert any(row["mutation_kind"] not in ("none", "elite") for row in rows)
     assert sum(row["elite"] == "True" for row in rows) == 3
-    assert TD3.load_checkpoint(folder / "elite.pt").updates > 500
+    assert TD3.load_checkpoint(folder / "elite.pt").updates >= 200
+
+
+@pytest.mark.slow
+def test_quick_as_it_is_does_the_same(tmp_path):
+    done = run(tmp_path, "--quick")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "runs" / "001").iterdir()) == ALL
+    assert done.stdout.count("\ngeneration ") == 3
 
 
 def test_the_settings_are_printed_and_written(quick):
     folder, done = quick
     text = (folder / "config.json").read_text()
-    assert Settings.from_json(text) == train_lunar.QUICK
+    assert Settings.from_json(text) == train_lunar.QUICK.changed(FEWER)
     for group in json.loads(text).values():
         for name in group:
             assert name in done.stdout
