@@ -373,10 +373,11 @@ def test_what_an_environment_warns_of_is_one_line_without_colour(tmp_path, worke
 
 def poison(path, members):
     """Make the weights of some members NaN, in a run that has not flown yet."""
-    state = checkpoint.load(path)
-    for member in members:
-        state["population"][member]["networks"]["actor"]["weights"]["weights.0"].fill_(np.nan)
-    checkpoint.save(state, path)
+    with closing(RunFolder(path.parent)) as folder:
+        run, settings = folder.load()
+        for member in members:
+            run.population[member].networks["actor"].weights[0].data.fill_(np.nan)
+        folder.save(run, settings)
 
 
 def test_an_agent_that_diverged_is_replaced_with_one_line_and_if_all_did_the_run_says_what_to_try(
