@@ -6,8 +6,8 @@ film. `python train_lunar.py --help` shows the flags that change a setting for o
 
 from dataclasses import replace
 
-from tinyevo.app import report
 from tinyevo.app.cli import run_program
+from tinyevo.app.report import show_film, show_generation, show_score, show_settings
 from tinyevo.app.runs import NetworkSettings, Settings
 from tinyevo.app.workers import side_by_side
 from tinyevo.buffer import ReplayBuffer
@@ -33,8 +33,8 @@ SETTINGS = Settings(
         noise="ou",
         noise_mean=0.0,
         noise_theta=0.15,
-        noise_dt=1.0,  # with dt 0.01 the noise takes hundreds of steps to arise
-        train_episode_steps=600,  # of 1,000: a pilot that hovers begins again sooner
+        noise_dt=1.0,  # with dt 0.01 the noise needs hundreds of steps to build up
+        train_episode_steps=600,  # of 1,000: an agent that only hovers is cut off sooner
         eval_episodes=10,
         eval_steps=None,
         confirm_episodes=100,
@@ -47,11 +47,11 @@ SETTINGS = Settings(
     hp=HyperParams(
         lr_actor=5e-4,  # between AgileRL's 1e-4 and the TD3 paper's 1e-3
         lr_critic=1e-3,
-        batch_size=256,  # landed after fewer steps than AgileRL's 128 in first trials
+        batch_size=256,  # in first trials it landed after fewer steps than with AgileRL's 128
         learn_step=2,  # an update costs ten times as much as a step: fly more, learn less
         gamma=0.99,
-        reward_scale=0.1,  # a fresh critic says about 0, and returns of +-200 are far from there
-        tau=0.01,  # twice the usual 0.005: with learn_step 2 the targets move half as often
+        reward_scale=0.1,  # an untrained critic outputs about 0, far from returns of +-200
+        tau=0.01,  # twice the usual 0.005: with learn_step 2 targets are updated half as often
         policy_freq=2,
         policy_noise=0.2,
         noise_clip=0.5,
@@ -84,8 +84,17 @@ SETTINGS = Settings(
     ),
 )
 # `--quick` is the whole pipeline in about a minute: it learns and mutates, but does not land.
-SHORT = {"max_steps": 4_800, "evo_steps": 1_600, "train_episode_steps": 200, "eval_steps": 200}
-QUICK = replace(SETTINGS, config=replace(SETTINGS.config, confirm_episodes=20, **SHORT))
+QUICK = replace(
+    SETTINGS,
+    config=replace(
+        SETTINGS.config,
+        max_steps=4_800,
+        evo_steps=1_600,
+        train_episode_steps=200,
+        eval_steps=200,
+        confirm_episodes=20,
+    ),
+)
 
 
 def main(options):
@@ -97,20 +106,25 @@ def main(options):
     run = options.resumed
     if run is None:
         spaces = find_spaces(config.env_id)
-        size, network = settings.tournament.population_size, vars(settings.network)
         population = create_population(
-            size, *spaces, settings.hp, config.seed, device=options.device, **network
+            settings.tournament.population_size,
+            *spaces,
+            settings.hp,
+            config.seed,
+            device=options.device,
+            **vars(settings.network),
         )
         run = Run(population, ReplayBuffer(config.memory_size, *spaces, options.device))
     folder.save(run, settings)
-    report.show_settings(settings, run, options)
+    show_settings(settings, run, options)
 
     # Train it. After each generation the whole run is saved, and its members are shown.
-    def on_generation(run):
-        folder.save(run, settings)
-        report.show_generation(run, workers.bar)
-
     with side_by_side(options.workers, run, config) as workers:
+
+        def on_generation(run):
+            folder.save(run, settings)
+            show_generation(run, workers.bar)
+
         run = train(
             run,
             settings.tournament,
@@ -121,18 +135,19 @@ def main(options):
             on_generation=on_generation,
         )
 
-    # Score the best agent in episodes that decided nothing so far.
-    flight = {"episodes": config.confirm_episodes, "seed": config.derived_seed(SCORE)}
-    returns = evaluate(run.best, config.env_id, **flight, max_steps=config.eval_steps)
-    report.show_score(run, config, flight, returns)
+    # Score the best agent on fresh episodes, which played no part in selecting it.
+    seed = config.derived_seed(SCORE)
+    returns = evaluate(run.best, config.env_id, config.confirm_episodes, seed, config.eval_steps)
+    show_score(run, config, seed, returns)
 
     # Draw what evolution found, and film the best agent.
     with folder.new_file("evolution.png") as file:
         plot_evolution(run.history, file, settings.mutations.hp_space)
     if options.film:
+        seed = config.derived_seed(RENDER)
         with folder.new_file("lander.gif") as file:
-            returns = record_gif(run.best, config.env_id, file, seed=config.derived_seed(RENDER))
-        report.show_film(returns)
+            film = record_gif(run.best, config.env_id, file, 7, seed, config.eval_steps)
+            show_film(film)
     print("wrote", *folder.files())
 
 

@@ -55,7 +55,7 @@ class Arm:
     copies: int = 1  # such runs side by side, of which the first landing counts
     mutations: Mutations = SETTINGS.mutations
     selection: bool = True
-    payers: int | None = None  # members whose steps pay for updates; None: all there are
+    members_counted: int | None = None  # members whose steps pay for updates; None: all there are
 
 
 ARMS = {
@@ -64,7 +64,7 @@ ARMS = {
     "no selection": Arm(mutations=NONE, selection=False),
     "four independent": Arm(size=1, copies=4),
     "single": Arm(size=1),
-    "single, all updates": Arm(size=1, payers=4),
+    "single, all updates": Arm(size=1, members_counted=4),
 }
 QUESTIONS = {"G": "from good hyper-parameters", "U": "from unknown ones"}
 COLUMNS = (
@@ -118,14 +118,14 @@ def new_run(question, arm, settings, copy):
 class Meter:
     """Counts what a run costs, as the `map` of its training."""
 
-    def __init__(self, costs, payers):
+    def __init__(self, costs, members_counted):
         self.costs = costs  # by name: "flights", "processor", "clock"
-        self.payers = payers
+        self.members_counted = members_counted
 
     def __call__(self, function, *arguments):
         """The results of a function for all of the arguments, one after another."""
-        if self.payers and "payers" in function.keywords:
-            function = partial(function, payers=self.payers)
+        if self.members_counted and "members_counted" in function.keywords:
+            function = partial(function, members_counted=self.members_counted)
         results, seconds = [], []
         for task in zip(*arguments):
             began = time.process_time()
@@ -184,7 +184,7 @@ def fly_arm(question, name, seed):
             clock, turns = costs["clock"], []
             for copy in range(arm.copies):
                 costs["clock"] = 0.0
-                meter = Meter(costs, arm.payers)
+                meter = Meter(costs, arm.members_counted)
                 runs[copy] = train(runs[copy], tournament, arm.mutations, limit, meter)
                 turns.append(costs["clock"])
             costs["clock"] = clock + max(turns)

@@ -206,9 +206,9 @@ def test_what_runs_the_idea_has_at_most_6000_tokens():
     assert sum(map(cost, APP.values())) <= 6_000
 
 
-def test_the_page_has_at_most_900_tokens_on_150_lines():
-    # 140 in the first plan; a setting a line has been added, and more may come.
-    assert cost(PAGE) <= 900 and len(PAGE.splitlines()) <= 150
+def test_the_page_has_at_most_900_tokens_on_160_lines():
+    # 140 in the first plan; one argument a line reads better than packing.
+    assert cost(PAGE) <= 900 and len(PAGE.splitlines()) <= 160
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -383,14 +383,18 @@ def test_a_bound_is_reached_even_if_it_is_one_node_away():
     assert seen == {(7, 8), (9, 8), (8, 7), (8, 9)}
 
 
-@pytest.mark.parametrize("new_layer_prob", [0.0, 1.0])
-def test_an_edit_that_is_at_its_bound_gives_way_to_one_that_is_not(new_layer_prob):
-    stuck = {"layer_bounds": (2, 2)} if new_layer_prob else {"node_bounds": (8, 8)}
+BOUNDS = [("layer_bounds", (2, 2), 0.99, 1.0), ("node_bounds", (8, 8), 0.01, 0.0)]
+
+
+@pytest.mark.parametrize("name, bounds, likely, sure", BOUNDS)
+def test_an_edit_at_its_bound_gives_way_to_the_other_sort_unless_that_has_no_probability(
+    name, bounds, likely, sure
+):
     for seed in range(10):
-        agent = mutated(
-            only("architecture", new_layer_prob=new_layer_prob, **stuck), make_agent(), seed
-        )
-        assert agent.hidden_size != (8, 8)
+        mutations = only("architecture", new_layer_prob=likely, **{name: bounds})
+        assert mutated(mutations, make_agent(), seed).hidden_size != (8, 8)
+        mutations = only("architecture", new_layer_prob=sure, **{name: bounds})
+        assert mutated(mutations, make_agent(), seed).mutation_kind == "none"
 
 
 # Weights of the policy

@@ -732,7 +732,7 @@ def test_a_confirmation_is_the_mean_of_all_its_episodes_whatever_flies_them():
     mean = confirm(agent, config, generation=2, parts=3)
     assert type(mean) is float and 1 <= mean <= 9
     seeds = [config.derived_seed(module.CONFIRM, 2, slot) for slot in range(3)]
-    parts = [module.fly_part(agent, config, *part) for part in zip((7, 7, 6), seeds)]
+    parts = [module.confirm_part(agent, config, *part) for part in zip((7, 7, 6), seeds)]
     assert mean == np.concatenate(parts).mean()
     with ThreadPoolExecutor(2) as pool:
         assert confirm(agent, config, 2, 3, pool.map) == mean

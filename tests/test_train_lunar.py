@@ -43,7 +43,8 @@ def test_a_typo_in_the_settings_of_quick_is_an_error():
         replace(train_lunar.SETTINGS.config, typo=1)
     assert train_lunar.QUICK != train_lunar.SETTINGS
     changed = {name for name, _, _ in train_lunar.SETTINGS.differences(train_lunar.QUICK)}
-    assert changed == {*train_lunar.SHORT, "confirm_episodes"}
+    lengths = {"max_steps", "evo_steps", "train_episode_steps", "eval_steps", "confirm_episodes"}
+    assert changed == lengths
 
 
 # The wiring, in a run of a second
@@ -153,8 +154,9 @@ def test_the_score_and_the_film_are_flown_on_seeds_that_decided_nothing(other, m
         assert (env_id, episodes, max_steps) == ("probes:Counting-v0", 3, 5)
         return evaluate(agent, env_id, episodes, seed, max_steps)
 
-    def filming(agent, env_id, file, seed):
+    def filming(agent, env_id, file, episodes, seed, max_steps):
         final.append(seed)
+        assert (env_id, episodes, max_steps) == ("probes:Counting-v0", 7, 5)
         return [1.0]
 
     monkeypatch.setattr(train, "evaluate", deciding)
@@ -264,7 +266,7 @@ def test_the_saved_agent_flies_the_printed_seed_to_the_printed_return(quick):
 
 def test_the_gif_shows_seven_episodes_and_their_returns_are_printed(quick):
     folder, done = quick
-    returns = re.search(r"returns of 7 whole episodes rendered: (.*)", done.stdout)[1].split(", ")
+    returns = re.search(r"returns of 7 episodes rendered: (.*)", done.stdout)[1].split(", ")
     assert len([float(value) for value in returns]) == 7
     assert imageio.improps(folder / "lander.gif", index=...).n_images > 70
 

@@ -30,8 +30,8 @@ class ReplayBuffer:
 
     The storage is one numpy array with a record per transition: a structured scalar whose fields
     are those of `Batch`, without the batch axis. So a sample is one gather, a copy of the buffer is
-    a copy, and it travels to another process by value. Values are kept as they come, except that
-    rewards become float32.
+    a copy, and it travels to another process by value. Observations and actions have the dtypes of
+    their spaces, rewards are float32.
 
     Args:
         capacity: how many transitions fit.
@@ -62,6 +62,8 @@ class ReplayBuffer:
 
     def add(self, obs, action, reward, next_obs, terminated):
         """Append a batch of transitions, over the oldest ones if the ring is full.
+
+        Of a batch larger than the capacity, the last rows are kept.
 
         Args:
             obs, next_obs: (batch, *obs_shape).

@@ -38,8 +38,8 @@ def copied(state):
 def dumps(state):
     """Encode plain state as bytes.
 
-    `state` is a nesting of dicts (with string keys), lists, numbers, strings, None and tensors.
-    Raises TypeError for anything else.
+    `state` nests dicts, lists, numbers, strings, None and tensors; keys that are not strings become
+    strings. Raises TypeError for other values.
     """
     tensors = {}
 

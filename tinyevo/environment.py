@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 
 class Guarded(gym.Wrapper):
-    """An environment whose faults end the run before they reach a memory or a fitness.
+    """Turns whatever an environment does wrong into one error, before a memory or fitness sees it.
 
     Raises `gymnasium.error.Error`, naming the environment and the step of the episode, if the
     environment raises or exits, or if it returns an observation or a reward that is not finite or
@@ -88,6 +88,12 @@ def can_render(env_id):
     """Whether an environment gives pictures; ValueError if there is none."""
     with _open(env_id) as env:
         return "rgb_array" in env.metadata.get("render_modes", ())
+
+
+def episode_limit(env_id):
+    """The environment's own limit of an episode's length in steps, or None; ValueError as above."""
+    with _open(env_id) as env:
+        return getattr(env.spec, "max_episode_steps", None)
 
 
 def _open(env_id):

@@ -6,6 +6,8 @@ the first episodes to finish are mostly crashes.
 Needs: environment.py. An agent here is anything with `get_action(batch of observations)`.
 """
 
+from contextlib import ExitStack
+
 import numpy as np
 
 from tinyevo.environment import make_env
@@ -18,11 +20,11 @@ def rollout(agent, envs, seeds):
     with a reward of 0, and after each of its steps. The agent is asked once a step, about all
     episodes that have not ended.
     """
-    obs = {}
+    obs = {}  # the last observation of each running episode, by index
     for index, (env, seed) in enumerate(zip(envs, seeds)):
         obs[index], _ = env.reset(seed=seed)
         yield index, 0.0, False, False
-    while obs:  # the last observation of each episode that has not ended
+    while obs:
         actions = agent.get_action(np.stack(list(obs.values())))
         for index, action in zip(list(obs), actions):
             obs[index], reward, terminated, truncated, _ = envs[index].step(action)
@@ -39,12 +41,11 @@ def evaluate(agent, env_id, episodes, seed, max_steps=None):
     length. Raises FloatingPointError if the policy diverged, and `gymnasium.error.Error` if the
     environment fails.
     """
-    envs = [make_env(env_id, max_steps) for _ in range(episodes)]
     returns = np.zeros(episodes)
-    for index, reward, terminated, truncated in rollout(agent, envs, episode_seeds(seed, episodes)):
-        returns[index] += reward
-        if terminated or truncated:
-            envs[index].close()
+    with ExitStack() as stack:
+        envs = [stack.enter_context(make_env(env_id, max_steps)) for _ in range(episodes)]
+        for index, reward, *_ in rollout(agent, envs, episode_seeds(seed, episodes)):
+            returns[index] += reward
     return returns
 
 

@@ -67,7 +67,8 @@ class RLParameter:
     def mutate(self, value, rng):
         """`value` times one of the factors, within the bounds.
 
-        The same value only if it can move neither way. `rng` is a `numpy.random.Generator`.
+        The same value only if both factors lead back to it: where `min` equals `max`, or at 0.
+        `rng` is a `numpy.random.Generator`.
         """
         moved = [self._moved(value, factor) for factor in (self.shrink_factor, self.grow_factor)]
         moved = [new for new in moved if not math.isclose(new, value)] or [value]
@@ -108,15 +109,16 @@ class Mutations:
     Args:
         no_mutation, architecture, parameters, activation, rl_hp: relative weights of the kinds;
             they need not sum to 1.
-        new_layer_prob: share of architecture mutations that add or remove a layer; the others
-            change a layer's width.
+        new_layer_prob: probability that a mutation of the architecture adds or removes a layer;
+            the others change a layer's width. If the bounds allow none of the one sort, the other
+            is used, unless its probability is 0.
         layer_bounds, node_bounds: fewest and most hidden layers, fewest and most nodes in each;
             both inclusive.
         node_steps: numbers of nodes of which one is drawn to be added or removed.
         mutation_sd: standard deviation of the noise on a policy weight w, in units of |w|.
         mutated_share: largest share of the entries of a weight matrix that one mutation touches.
-        super_prob, super_sd: share of these that get noise of `super_sd` |w| instead.
-        reset_prob: share of these that are drawn afresh from N(0, 1).
+        super_prob, super_sd: probability that such an entry gets noise of `super_sd` |w| instead.
+        reset_prob: probability that it is drawn afresh from N(0, 1).
         activations: names to choose from.
         hp_space: which hyper-parameters evolve, by name, and in which `RLParameter` range.
         mutate_elite: whether the elite that selection carried over is mutated too.
@@ -214,7 +216,7 @@ class Mutations:
         n = int(rng.choice(self.node_steps))
         depth, width = self._depth_edits(old), self._width_edits(old, n)
         first, second = (depth, width) if rng.random() < self.new_layer_prob else (width, depth)
-        edits = first or second
+        edits = first or (second if 0 < self.new_layer_prob < 1 else [])
         if not edits:
             return None
         edit = edits[rng.integers(len(edits))]
@@ -254,7 +256,7 @@ class Mutations:
 
     @torch.no_grad()
     def _mutate_parameters(self, agent, rng):
-        """Noise on 1 to `mutated_share` of the entries of each weight matrix of the policy.
+        """Add noise to at least 1 and at most `mutated_share` of each weight matrix of the policy.
 
         Biases stay. Returns how many weights changed, in words, or None if none did.
         """
@@ -275,7 +277,7 @@ class Mutations:
         return f"parameters {changed} weights"
 
     def _perturbed(self, old, rng):
-        """Weights with noise: of three sizes, for each entry in the band where its draw falls."""
+        """`old` with noise; each entry draws which of the three kinds (normal, super, reset)."""
         normal = torch.as_tensor(rng.standard_normal(len(old))).to(old)
         band = torch.as_tensor(rng.random(len(old)))  # float64, which not every device has
         is_super = (band < self.super_prob).to(old.device)

@@ -111,7 +111,10 @@ class EvolvableMLP(nn.Module):
         return x if networks > 1 else x[0]
 
     def change_activation(self, name):
-        """The same weights behind another hidden activation; the output activation stays."""
+        """The same weights behind another hidden activation; the output activation stays.
+
+        Raises ValueError for an unknown name.
+        """
         return self._edited(replace(self.config, activation=name), self.weights, self.biases)
 
     def add_layer(self):
@@ -133,7 +136,8 @@ class EvolvableMLP(nn.Module):
         """One hidden layer less: the last one goes, and the output reads the layer before it.
 
         Output weights stay with the node of the same index; where that layer is the wider one, the
-        nodes that had no counterpart get zero outgoing weights. So it undoes `add_layer`.
+        nodes that had no counterpart get zero outgoing weights. So it undoes `add_layer`. Raises
+        ValueError if there is no other hidden layer.
         """
         config = replace(self.config, hidden_size=self.config.hidden_size[:-1])
         width, removed = config.hidden_size[-1], self.config.hidden_size[-1]
@@ -149,7 +153,7 @@ class EvolvableMLP(nn.Module):
         They change no output, yet learn from the first update on: the gradient of an outgoing
         weight grows with the node's activity, not with the weight. `rng` is the
         `numpy.random.Generator` of the incoming weights and biases, which are drawn as those of a
-        fresh network.
+        fresh network. Raises ValueError if there is no such layer.
         """
         config = self._resized(layer, n)
         weights, biases = list(self.weights), list(self.biases)
@@ -165,7 +169,8 @@ class EvolvableMLP(nn.Module):
     def remove_nodes(self, layer, n, rng):
         """`n` nodes less in hidden layer `layer`; the others keep their weights and their order.
 
-        Which ones go is drawn with the `numpy.random.Generator` `rng`.
+        Which ones go is drawn with the `numpy.random.Generator` `rng`. Raises ValueError if there
+        is no such layer or no node would be left.
         """
         if n < 0:
             raise ValueError(f"{n} nodes cannot be removed")

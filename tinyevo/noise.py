@@ -36,9 +36,9 @@ class OrnsteinUhlenbeckNoise:
 
     (Uhlenbeck & Ornstein 1930; used for exploration by DDPG, Lillicrap et al. 2016.) Each step
     moves x by theta (mean - x) dt + sigma sqrt(dt) N(0, 1). Neighbouring steps push the same way,
-    which takes a lander somewhere instead of shaking it on the spot. If theta dt is below 2, the
-    standard deviation settles at sigma / sqrt(2 theta - theta^2 dt), and after about
-    1 / (theta dt) steps the walk has forgotten where it was.
+    which takes a lander somewhere instead of shaking it on the spot. If theta dt is between 0 and
+    2, the standard deviation settles at sigma / sqrt(2 theta - theta^2 dt), and after about 1 /
+    (theta dt) steps the walk has forgotten where it was.
     """
 
     def __init__(self, num_envs, action_dim, mean, sigma, theta, dt):

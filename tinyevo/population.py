@@ -1,4 +1,4 @@
-"""Make a population, and say what is known about a member.
+"""Make a population, and describe a member as a row of a table.
 
 Mirrors the tutorial's section "Creating a population of agents".
 Leaves out: several algorithms or tasks in one population.
@@ -36,9 +36,9 @@ def create_population(
 
 
 def member_row(agent):
-    """What is known about a member, by name.
+    """A member as a row of a table: a dict.
 
-    The keys: `id`, `parent_id`, `mutation_kind`, `mutation` (lineage); `fitness` and
+    Its keys: `id`, `parent_id`, `mutation_kind`, `mutation` (lineage); `fitness` and
     `train_return` of its last generation (NaN before the first); `steps` of its lineage;
     `hidden_size` (as text, such as "64x64"), `activation`; and each hyper-parameter.
     """

@@ -33,29 +33,30 @@ FRAMES = 150  # most frames of one episode; a longer one shows fewer per second,
 PAUSE = 800  # milliseconds for which an episode's last frame stands still
 
 
-def record_gif(agent, env_id, path, episodes=7, seed=0):
+def record_gif(agent, env_id, path, episodes=7, seed=0, max_steps=None):
     """Fly `episodes` greedy episodes into a GIF at true speed and half size.
 
     Returns their returns: (episodes,). Their starts follow from `seed`. Each episode ends with the
-    frame of its last step.
+    frame of its last step; `max_steps` replaces the environment's own limit of its length. `path`
+    names a file or is a binary file object. Raises as `evaluate` does.
     """
-    env = make_env(env_id, render_mode="rgb_array")
+    env = make_env(env_id, max_steps, render_mode="rgb_array")
     step_time = 1000 / env.metadata.get("render_fps", 30)  # milliseconds
     frames, durations, returns = [], [], np.zeros(episodes)
-    for episode, start in enumerate(episode_seeds(seed, episodes)):
-        flight = []
-        steps = rollout(agent, [env], [start])
-        for step, (_, reward, terminated, truncated) in enumerate(steps):
-            returns[episode] += reward
-            if step % STRIDE == 0 or terminated or truncated:
-                flight.append(_half_size(env.render()))
+    with env:
+        for episode, start in enumerate(episode_seeds(seed, episodes)):
+            flight = []
+            steps = rollout(agent, [env], [start])
+            for step, (_, reward, terminated, truncated) in enumerate(steps):
+                returns[episode] += reward
+                if step % STRIDE == 0 or terminated or truncated:
+                    flight.append(_half_size(env.render()))
 
-        # Thin a long flight from its end, so that the last frame stays.
-        every = -(-len(flight) // FRAMES)
-        flight = flight[::-every][::-1]
-        frames += flight
-        durations += [every * STRIDE * step_time] * (len(flight) - 1) + [PAUSE]
-    env.close()
+            # Thin a long flight from its end, so that the last frame stays.
+            every = -(-len(flight) // FRAMES)
+            flight = flight[::-every][::-1]
+            frames += flight
+            durations += [every * STRIDE * step_time] * (len(flight) - 1) + [PAUSE]
     imageio.imwrite(path, frames, extension=".gif", duration=durations, loop=0)
     return returns
 
@@ -70,7 +71,8 @@ def _half_size(frame):
 def plot_evolution(history, path, hyper_params=()):
     """Draw a run's history as a picture: fitness, family tree, hyper-parameters.
 
-    `history` is that of a `Run`; `hyper_params` are the names of the columns that are drawn, of
+    `history` is that of a `Run` with at least one generation; `path` names a file or is a binary
+    file object; `hyper_params` are the names of the columns that are drawn, of
     which those that never change are left out. The line of descent of the last elite is picked out.
     Raises ImportError if matplotlib is missing.
     """

@@ -1,9 +1,9 @@
-"""TD3, the individual of the population: it acts, learns, is cloned, and exposes what may evolve.
+"""TD3, one agent of the population: it acts, learns, is cloned, and exposes what evolution changes.
 
 Twin Delayed Deep Deterministic policy gradient (Fujimoto, van Hoof & Meger 2018, algorithm 1) is
-DDPG with three repairs against over-estimated values: two critics of which the smaller one is
-believed, a policy that moves less often than the critics, and noise on the target policy, so that a
-critic cannot be exploited at a single sharp peak.
+DDPG with three changes against over-estimated values: the target uses the smaller of two critics,
+the policy is updated less often than the critics, and noise on the target action keeps the policy
+from exploiting a narrow peak of a critic.
 
 Mirrors the tutorial's sections "TD3 overview" and "Defining hyper-parameters".
 Leaves out: image observations, discrete actions, weight decay, and any schedule (evolution is the
@@ -42,17 +42,17 @@ class HyperParams:
     """The hyper-parameters of one agent.
 
     Evolution may change any of them; `TD3.set_hp` puts a change in force. The defaults are those
-    that `benchmarks/RESULTS.md` reports. Raises ValueError outside the ranges below.
+    that `benchmarks/RESULTS.md` reports. Raises ValueError outside the ranges in `RANGES`.
     """
 
     lr_actor: float = 5e-4  # step size of Adam for the policy
     lr_critic: float = 1e-3  # step size of Adam for both critics
     batch_size: int = 256  # transitions in one update
-    learn_step: int = 2  # environment steps for each update
+    learn_step: int = 2  # environment steps per update
     gamma: float = 0.99  # discount of the future, per environment step
-    reward_scale: float = 0.1  # the critics learn of rewards times this
-    tau: float = 0.01  # share of the way that a target moves towards its network
-    policy_freq: int = 2  # critic updates for each update of the policy and the targets
+    reward_scale: float = 0.1  # factor on rewards in the critics' target
+    tau: float = 0.01  # soft target update: target += tau * (network - target)
+    policy_freq: int = 2  # critic updates per update of the policy and the targets
     policy_noise: float = 0.2  # target smoothing: standard deviation, in half-ranges of the action
     noise_clip: float = 0.5  # target smoothing: largest deviation, in half-ranges of the action
     expl_noise: float = 0.3  # exploration: sigma, in half-ranges of the action
@@ -216,7 +216,7 @@ class TD3:
             next_action = self._policy(self.targets["actor"], next_obs) + noise * self.half_range
             next_action = next_action.clamp(self.low, self.high)  # (batch, act_dim)
 
-            # Believe the more pessimistic critic; nothing follows a termination.
+            # Use the smaller of the two critics; nothing follows a termination.
             q1, q2 = self.targets["critic"](torch.cat([next_obs, next_action], -1))
             future = hp.gamma * (1 - terminated) * torch.minimum(q1, q2)
             target = hp.reward_scale * reward + future  # (batch, 1)
@@ -227,7 +227,7 @@ class TD3:
         self._descend("critic", losses["critic"])
 
         if self.updates % hp.policy_freq == 0:
-            # Move the policy uphill on the first critic.
+            # Update the policy: raise the first critic's value of its actions.
             q1 = critic(torch.cat([obs, self._policy(actor, obs)], -1), first_only=True)
             losses["actor"] = -q1.mean()
             self._descend("actor", losses["actor"])

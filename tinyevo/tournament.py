@@ -53,11 +53,11 @@ class TournamentSelection:
         tournament and gets the next id that no member has, its parent's id and the mutation
         "none". `rng` is the `numpy.random.Generator` of the tournaments.
 
-        Raises ValueError if `population` is empty or not evaluated yet, and ArithmeticError ("all
-        members diverged") if no member has a finite fitness and finite weights.
+        Raises ValueError if `population` is empty or not evaluated yet, and FloatingPointError
+        ("all members diverged") if no member has a finite fitness and finite weights.
         """
         candidates = self._candidates(population)
-        elite = self.elite(population)
+        elite = max(candidates, key=last_fitness)
         offspring = []
         if self.elitism:
             offspring.append(elite.clone())
@@ -79,7 +79,7 @@ class TournamentSelection:
         sound = [agent for agent in sound if agent.is_finite()]
         if not sound:
             what = "all members diverged: none has finite weights and fitness"
-            raise ArithmeticError(f"{what}; try lower learning rates")
+            raise FloatingPointError(f"{what}; try lower learning rates")
         return sound
 
     def _winner(self, candidates, rng):

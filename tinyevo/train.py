@@ -18,12 +18,11 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 
-import gymnasium as gym
 import numpy as np
 import torch
 
 from tinyevo.buffer import ReplayBuffer
-from tinyevo.environment import make_envs, successors
+from tinyevo.environment import episode_limit, make_envs, successors
 from tinyevo.evaluate import evaluate
 from tinyevo.noise import make_noise
 from tinyevo.population import member_row
@@ -37,8 +36,8 @@ TRAIN, EVALUATE, CONFIRM, SELECT, MUTATE, SCORE, RENDER = range(7)
 class TrainConfig:
     """The settings of a run. Steps are environment steps of one member, over all its environments.
 
-    Raises ValueError outside the ranges below. `max_steps` and `evo_steps` are at least `num_envs`,
-    and are rounded down to whole steps of the vector of environments.
+    Raises ValueError outside the ranges in `RANGES`. `max_steps` and `evo_steps` are at least
+    `num_envs`, and are rounded down to whole steps of the vector of environments.
     """
 
     env_id: str = "LunarLanderContinuous-v3"
@@ -46,8 +45,8 @@ class TrainConfig:
     num_envs: int = 8  # environments that a member flies side by side
     max_steps: int = 1_000_000  # steps of a member in all
     evo_steps: int = 5_000  # steps of a member in one generation
-    learning_delay: int = 0  # transitions in the memory before anybody learns; actions are random
-    updates_for: str = "own"  # whose steps pay for a member's updates: "own" or "everybody"
+    learning_delay: int = 0  # transitions ever added before learning; until then actions are random
+    updates_for: str = "own"  # whose steps count towards a member's updates: "own" or "everybody"
     memory_size: int = 100_000  # transitions that the shared memory holds
     noise: str = "ou"  # exploration: "ou" or "gaussian", of strength `HyperParams.expl_noise`
     noise_mean: float = 0.0
@@ -56,7 +55,7 @@ class TrainConfig:
     train_episode_steps: int | None = None  # limit of a training episode; None: the environment's
     eval_episodes: int = 10  # episodes of which the fitness is the mean
     eval_steps: int | None = None  # limit of an evaluation episode; None: the environment's
-    confirm_episodes: int = 100  # further episodes that a new best elite must fly
+    confirm_episodes: int = 100  # fresh episodes that confirm a new best agent
     target: float = 200.0  # confirmed mean return that ends the run
 
     def __post_init__(self):
@@ -115,18 +114,22 @@ class Run:
         return self.history[-1]["generation"] + 1 if self.history else 0
 
 
-def train_member(agent, memory, config, seed, payers=1, on_steps=lambda steps: None):
+def ignore(value):
+    """The default callback. Unlike a lambda, it can be sent to a process."""
+
+
+def train_member(agent, memory, config, seed, members_counted=1, on_steps=ignore):
     """Let an agent fly and learn for `config.evo_steps` steps.
 
     Returns the agent, and the records of its transitions in order, as `ReplayBuffer.latest` gives
     them. `memory` is the agent's own copy of the shared memory: its transitions are added to it as
-    they come, and those that it cannot hold are not returned. `payers` is how many members' steps
-    pay for its updates: 1 for its own alone, the size of the population for everybody's. `on_steps`
-    is called with the number of steps after each step of the environments. The agent is changed: it
-    learns, its `steps` grow, and its `train_return` (a float) is set.
+    they come, and those that it cannot hold are not returned. `members_counted` is how many
+    members' steps count towards its updates: 1 for its own alone, the size of the population for
+    everybody's. `on_steps` is called with the number of steps after each step of the environments.
+    The agent is changed: it learns, its `steps` grow, and its `train_return` (a float) is set.
 
-    Raises FloatingPointError if the policy diverges, and `gymnasium.error.Error` if an environment
-    fails.
+    Raises FloatingPointError if the policy diverges (the agent is unusable then), and
+    `gymnasium.error.Error` if an environment fails.
     """
     rng = np.random.default_rng(seed)
     generator = torch.Generator(agent.device).manual_seed(int(rng.integers(2**63)))
@@ -140,7 +143,7 @@ def train_member(agent, memory, config, seed, payers=1, on_steps=lambda steps: N
         config.noise_theta,
         config.noise_dt,
     )
-    credit = 0  # steps not yet paid for with updates
+    credit = 0  # steps not yet used for an update
     running, finished = np.zeros(config.num_envs), []  # returns of episodes
 
     with closing(make_envs(config.env_id, config.num_envs, config.train_episode_steps)) as envs:
@@ -167,7 +170,7 @@ def train_member(agent, memory, config, seed, payers=1, on_steps=lambda steps: N
 
             # Learn: one update for every `learn_step` steps, whatever the number of environments.
             if not delayed:
-                credit += config.num_envs * payers
+                credit += config.num_envs * members_counted
             while credit >= agent.hp.learn_step:
                 agent.learn(memory.sample(agent.hp.batch_size, rng), generator)
                 credit -= agent.hp.learn_step
@@ -178,13 +181,9 @@ def train_member(agent, memory, config, seed, payers=1, on_steps=lambda steps: N
     return agent, memory.latest(config.evo_steps)
 
 
-def ignore(news):
-    """Do nothing with it."""
-
-
 @contextmanager
 def one_torch_thread():
-    """Let torch use one thread: with small networks a second one costs more than it brings."""
+    """Let torch use one thread: with small networks a second one makes it slower."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -219,8 +218,9 @@ def train(run, tournament, mutations, config, map=map, on_steps=ignore, on_gener
     history has the keys `generation`, those of `member_row`, and `elite` (whether it was the
     generation's fittest). Its population is the one that was evaluated last.
 
-    Raises ValueError if the tournament makes populations of another size, ArithmeticError if all
-    members diverge, and `gymnasium.error.Error` if an environment fails.
+    Raises ValueError if the tournament makes populations of another size, or if a mutation leaves
+    the ranges of `HyperParams`; FloatingPointError if all members diverge; and
+    `gymnasium.error.Error` if an environment fails.
     """
     if len(run.population) != tournament.population_size:
         size = tournament.population_size
@@ -239,7 +239,7 @@ def train(run, tournament, mutations, config, map=map, on_steps=ignore, on_gener
             memory=run.memory,
             config=replace(config, evo_steps=steps),
             generation=run.generation,
-            payers=len(members) if config.updates_for == "everybody" else 1,
+            members_counted=len(members) if config.updates_for == "everybody" else 1,
             on_steps=on_steps,
         )
         members, experience = zip(*map(flight, members, range(len(members))))
@@ -253,7 +253,7 @@ def train(run, tournament, mutations, config, map=map, on_steps=ignore, on_gener
         best, best_return = run.best, run.best_return
         if elite.fitness[-1] > best_return:
             mean = confirm(elite, config, run.generation, len(members), map)
-            if mean > best_return or best is None:
+            if mean > best_return or best_return == -math.inf:
                 best, best_return = elite.clone(), mean
 
         # 5. Record.
@@ -274,18 +274,17 @@ def breed(run, tournament, mutations, config):
 
 
 @one_torch_thread()
-def fly(agent, slot, memory, config, generation, payers=1, on_steps=ignore):
-    """One member's generation, on copies of its own: train it, evaluate it.
+def fly(agent, slot, memory, config, generation, members_counted=1, on_steps=ignore):
+    """Train and evaluate one member, on copies of its own.
 
-    Its training follows from the number of its `slot`, its evaluation does not, so that all members
-    fly the same episodes. Returns the agent and its records. The fitness of one that diverged is
-    -inf.
+    Its training seed depends on `slot`; its evaluation seed does not, so all members are evaluated
+    on the same episodes. Returns the agent and its records. If it diverged, its fitness is -inf.
     """
     agent, memory = agent.clone(), copy.deepcopy(memory)
     fitness, records, agent.train_return = -math.inf, None, math.nan  # of one that diverges
     with suppress(FloatingPointError):
         seed = config.derived_seed(TRAIN, generation, slot)
-        _, records = train_member(agent, memory, config, seed, payers, on_steps)
+        _, records = train_member(agent, memory, config, seed, members_counted, on_steps)
         seed = config.derived_seed(EVALUATE, generation)
         returns = evaluate(agent, config.env_id, config.eval_episodes, seed, config.eval_steps)
         fitness = float(returns.mean())
@@ -306,16 +305,17 @@ def share(memory, members, experience):
 def confirm(elite, config, generation, parts, map=map):
     """The mean return of an elite in `config.confirm_episodes` episodes that did not select it.
 
-    They are flown in `parts` parts, whose number decides the seeds: it must not depend on `map`.
+    They are flown in `parts` calls of `map`. The seeds depend on `parts`, so it must not depend on
+    the number of workers.
     """
     episodes = [len(part) for part in np.array_split(range(config.confirm_episodes), parts)]
     seeds = [config.derived_seed(CONFIRM, generation, slot) for slot in range(parts)]
-    returns = map(partial(fly_part, elite, config), episodes, seeds)
+    returns = map(partial(confirm_part, elite, config), episodes, seeds)
     return float(np.concatenate(list(returns)).mean())
 
 
 @one_torch_thread()
-def fly_part(elite, config, episodes, seed):
+def confirm_part(elite, config, episodes, seed):
     """The returns of some confirming episodes; -inf each if the elite diverges in them."""
     with suppress(FloatingPointError):
         return evaluate(elite, config.env_id, episodes, seed, config.eval_steps)
@@ -323,18 +323,18 @@ def fly_part(elite, config, episodes, seed):
 
 
 def history_row(generation, agent, elite):
-    """What the history says of a member of this generation."""
+    """A row of the history: `generation`, the keys of `member_row`, and `elite` (bool)."""
     return {"generation": generation, **member_row(agent), "elite": agent.id == elite.id}
 
 
 def _warn_of_short_slices(config):
-    with closing(gym.make(config.env_id)) as env:
-        limit = config.train_episode_steps or env.spec.max_episode_steps or 0
-    steps = min(config.evo_steps, config.max_steps) // config.num_envs
+    limit = config.train_episode_steps or episode_limit(config.env_id) or 0
+    shorter = "evo_steps" if config.evo_steps <= config.max_steps else "max_steps"
+    steps = getattr(config, shorter) // config.num_envs
     if steps < limit:
         _warn_once(
             f"an environment flies {steps} steps in a generation, but an episode may take {limit}: "
-            f"long ones are cut off; set evo_steps to {limit * config.num_envs} or more, "
+            f"long ones are cut off; set {shorter} to {limit * config.num_envs} or more, "
             f"or train_episode_steps to {steps} or less"
         )
 

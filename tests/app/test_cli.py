@@ -283,9 +283,7 @@ def test_a_signal_in_a_run_names_the_command_that_resumes_it(
     here, straight, monkeypatch, capsys, number
 ):
     with monkeypatch.context() as context:
-        context.setattr(
-            "tinyevo.app.report.show_generation", lambda *_: signal.raise_signal(number)
-        )
+        context.setattr(train_lunar, "show_generation", lambda *_: signal.raise_signal(number))
         assert exit_status(context, *RUN) == 128 + number
     assert capsys.readouterr().err == f"stopped; {HINT}"
     call(monkeypatch, *RESUME)
@@ -369,7 +367,7 @@ def test_a_worker_that_died_is_answered_with_what_may_help(monkeypatch, capsys):
 
 
 def test_a_run_whose_members_all_diverged_is_not_resumed_but_looked_at(monkeypatch, capsys):
-    assert stopped_by(ArithmeticError("all members diverged"), monkeypatch) == 1
+    assert stopped_by(FloatingPointError("all members diverged"), monkeypatch) == 1
     assert capsys.readouterr().err == "stopped: all members diverged; results so far are in run\n"
 
 
@@ -467,7 +465,7 @@ def test_a_film_of_what_cannot_be_rendered_is_refused(begun, monkeypatch, capsys
 def test_a_run_of_an_environment_that_has_changed_since_is_refused(begun, monkeypatch, capsys):
     change_settings(begun, lambda text: text.replace("Counting-v0", "Ticking-v0"))
     error = refused(monkeypatch, capsys)
-    assert "the run in run learned (Box(-inf, inf, (3,)" in error
+    assert "the run in run was trained with (Box(-inf, inf, (3,)" in error
     assert "but probes:Ticking-v0 has (Box(-1.0, 1.0, (1,)" in error
 
 
@@ -523,8 +521,8 @@ def test_a_folder_in_which_another_run_writes_is_refused(begun, straight, monkey
     run, settings = other.load()
     other.save(run, settings)
     error = refused(monkeypatch, capsys)
-    assert error.startswith("train_lunar.py: run is locked (")
-    assert error.endswith("): is another run writing into it?\n")
+    assert error.startswith("train_lunar.py: run cannot be locked (")
+    assert error.endswith("): perhaps another run is writing into it\n")
     assert exit_status(monkeypatch, *RUN) == 2
     assert "run is not empty, and no run is overwritten" in capsys.readouterr().err
     other.close()

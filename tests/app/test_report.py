@@ -54,7 +54,7 @@ def test_a_generation_is_told_by_its_table_its_best_and_who_diverged(capsys):
     with tqdm(disable=True) as bar:
         report.show_generation(done, bar)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"diverged, and gets no children: agent {done.population[1].id}"
+    assert lines[0] == f"diverged, excluded from selection: agent {done.population[1].id}"
     assert lines[2] == "generation 2"
     assert lines[3:-1] == population_table(done.population).splitlines()
     best = f"agent {done.best.id} after {done.best.steps} steps"
@@ -62,8 +62,8 @@ def test_a_generation_is_told_by_its_table_its_best_and_who_diverged(capsys):
 
 
 def test_the_score_is_told_with_the_call_that_gives_it_again(capsys):
-    done, flight = run(), {"episodes": 3, "seed": 5}
-    report.show_score(done, TINY, flight, np.array([1.0, 2.0, 6.0]))
+    done = run()
+    report.show_score(done, TINY, 5, np.array([1.0, 2.0, 6.0]))
     *_, call, mean = capsys.readouterr().out.splitlines()
     assert call == "evaluate(agent, 'probes:Counting-v0', episodes=3, seed=5, max_steps=None)"
     assert mean == "mean return 3.00 +- 2.16, from 1.0 to 6.0"
@@ -71,7 +71,7 @@ def test_the_score_is_told_with_the_call_that_gives_it_again(capsys):
 
 def test_the_film_is_told_by_the_returns_of_its_episodes(capsys):
     report.show_film(np.array([1.25, -300.0]))
-    assert capsys.readouterr().out == "returns of 2 whole episodes rendered: 1.2, -300.0\n"
+    assert capsys.readouterr().out == "returns of 2 episodes rendered: 1.2, -300.0\n"
 
 
 def told(capsys, run, **changes):

@@ -1,8 +1,7 @@
-"""The command line: flags, Ctrl-C, and one line for every fault.
+"""The command line: flags, Ctrl-C, and a one-line message for every error.
 
-`run_program` reads the flags and calls a program with them. What is wrong before its run begins
-ends with exit status 2, and nothing is written; what goes wrong later ends with 1 and the command
-that resumes.
+`run_program` reads the flags and calls a program with them. Errors before the run is first saved
+end with exit status 2; later ones with 1 and the command that resumes.
 
 Mirrors the tutorial's section "Resuming and reproducing".
 """
@@ -46,7 +45,7 @@ class Options:
 
 
 def run_program(program, settings, quick):
-    """Call `program` with the `Options` of the command line, and answer whatever stops it.
+    """Call `program` with the `Options` of the command line, and handle whatever stops it.
 
     `settings` are those of a new run, `quick` those with the flag `--quick`.
     """
@@ -70,7 +69,7 @@ def run_program(program, settings, quick):
         if not folder.begun:
             parser.error(reason)
         hint = resume_hint(folder, flags)
-        if isinstance(error, ArithmeticError):  # would happen again
+        if isinstance(error, FloatingPointError):  # would happen again
             hint = f"results so far are in {folder}"
         parser.exit(1, f"stopped: {reason}; {hint}\n")
 
@@ -100,7 +99,7 @@ def make_parser(settings, quick):
     add("--seed", "seed", number, config.seed, "all randomness of the run follows from it")
     add("--device", "device", str, "cpu", "torch device of the networks, such as cuda")
     cores = "one per core, at most one per member; 1 on CUDA"
-    add("--workers", "workers", number, cores, "processes")
+    add("--workers", "workers", number, cores, "worker processes")
     add("--pop-size", "population_size", number, size, "members of the population")
     envs = "environments that a member flies side by side"
     add("--num-envs", "num_envs", number, config.num_envs, envs)
@@ -118,7 +117,7 @@ def make_parser(settings, quick):
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"all of it in about a minute, without landing (default: off): {changes}",
+        help=f"the whole pipeline in about a minute, too short to land (default: off): {changes}",
     )
     return parser
 
@@ -140,8 +139,8 @@ def folder_name(text):
 
 def prepare_process():
     """Make this process the home of a run: its threads, signals, output and warnings."""
-    torch.set_num_threads(1)  # with small networks a second thread costs more than it brings
-    answer_stops(interrupt)
+    torch.set_num_threads(1)  # with small networks a second thread makes torch slower
+    set_stop_handler(interrupt)
     plain_warnings()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed
@@ -151,22 +150,22 @@ def prepare_process():
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
-def answer_stops(how):
-    """Let a handler answer Ctrl-C and SIGTERM."""
-    signal.signal(signal.SIGINT, how)
-    signal.signal(signal.SIGTERM, how)
+def set_stop_handler(handler):
+    """Set the handler of Ctrl-C and SIGTERM."""
+    signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGTERM, handler)
 
 
 def interrupt(number, frame):
     """End in order, and do not let another signal disturb that."""
-    answer_stops(signal.SIG_IGN)
+    set_stop_handler(signal.SIG_IGN)
     stop = KeyboardInterrupt()
     stop.number = number
     raise stop
 
 
 def read_options(flags, settings, quick, folder):
-    """The `Options` that flags mean. Raises ValueError, OSError or TypeError if they are wrong."""
+    """The `Options` that flags mean. Raises ValueError or OSError if they are wrong."""
     device = find_device(flags.get("device", "cpu"))
     if "resume" in flags:
         changes = flags
@@ -212,12 +211,14 @@ def explain(error, begun):
     """What a user needs to know of an error, in one line; None if it is a mistake in the code."""
     if isinstance(error, BrokenProcessPool):
         return "a worker process died, perhaps for lack of memory (--workers 1 needs less)"
-    if type(error) is RuntimeError and "tried to allocate" not in str(error):
-        return None  # torch says so in place of a MemoryError
-    expected = (ArithmeticError, OSError, MemoryError, RuntimeError, gym.error.Error)
+    expected = (FloatingPointError, OSError, MemoryError, torch.OutOfMemoryError, gym.error.Error)
     if not begun:
-        expected += (ValueError, TypeError)
-    return " ".join(str(error).split()) if isinstance(error, expected) else None
+        expected += (ValueError,)
+    # Torch reports memory that the CPU lacks as a plain RuntimeError.
+    out_of_memory = type(error) is RuntimeError and "tried to allocate" in str(error)
+    if isinstance(error, expected) or out_of_memory:
+        return " ".join(str(error).split())
+    return None
 
 
 def resume_hint(folder, flags):

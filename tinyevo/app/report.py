@@ -1,4 +1,4 @@
-"""What a run tells: its settings, a table for each generation, the final score.
+"""What a run prints: its settings, a table for each generation, the final score.
 
 Mirrors the tutorial's section "Reading a run".
 """
@@ -79,26 +79,27 @@ def show_generation(run, bar):
     """Print the last generation above the bar."""
     diverged = [str(agent.id) for agent in run.population if agent.fitness[-1] == -math.inf]
     if diverged:
-        tqdm.write(f"diverged, and gets no children: agent {', '.join(diverged)}")
+        tqdm.write(f"diverged, excluded from selection: agent {', '.join(diverged)}")
     tqdm.write(f"\ngeneration {run.generation - 1}\n{population_table(run.population)}")
     tqdm.write(f"best confirmed: {best_agent(run)}, mean return {run.best_return:.1f}")
     fitness = max(agent.fitness[-1] for agent in run.population)
     bar.set_postfix(fitness=f"{fitness:.0f}", confirmed=f"{run.best_return:.0f}")
 
 
-def show_score(run, config, flight, returns):
+def show_score(run, config, seed, returns):
     """Print the final score, and the call of `evaluate` that gives it again."""
+    flight = {"episodes": len(returns), "seed": seed, "max_steps": config.eval_steps}
     arguments = ", ".join(f"{name}={value}" for name, value in flight.items())
     spread = f"+- {returns.std():.2f}, from {returns.min():.1f} to {returns.max():.1f}"
     print(f"\nthe best confirmed agent ({best_agent(run)}) in fresh episodes:")
-    print(f"evaluate(agent, {config.env_id!r}, {arguments}, max_steps={config.eval_steps})")
+    print(f"evaluate(agent, {config.env_id!r}, {arguments})")
     print(f"mean return {returns.mean():.2f} {spread}")
 
 
 def show_film(returns):
     """Print what the film shows."""
     numbers = ", ".join(f"{value:.1f}" for value in returns)
-    print(f"returns of {len(returns)} whole episodes rendered: {numbers}")
+    print(f"returns of {len(returns)} episodes rendered: {numbers}")
 
 
 def best_agent(run):

@@ -1,8 +1,7 @@
 """The settings of a run, and the folder that keeps it.
 
-Nothing about randomness needs to be kept: every seed follows from the run's seed and the number of
-the generation. So a run that was killed and resumed gives byte for byte what it would have given
-without.
+No random state is saved: every seed follows from the run's seed and the number of the generation,
+so a resumed run gives the same bytes as one that was not interrupted.
 
 Mirrors the tutorial's section "Resuming and reproducing".
 """
@@ -14,6 +13,8 @@ import sqlite3
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
+
+from gymnasium.error import DependencyNotInstalled
 
 from tinyevo import checkpoint
 from tinyevo.buffer import ReplayBuffer
@@ -149,7 +150,7 @@ class RunFolder:
         return str(self.path)
 
     def save(self, run, settings):
-        """Write all that there is of a run; every file but the first follows from it.
+        """Write the run's files: `population.pt` first, the others are derived from it.
 
         A new folder is made first. Raises ValueError if it holds anything already, or if another
         run writes into it, and OSError, naming the file, if a file cannot be written.
@@ -157,11 +158,11 @@ class RunFolder:
         if self._lock is None:
             self._begin()
         checkpoint.save(run_state(run, settings), self.path / "population.pt")
+        self.begun = True
         checkpoint.write(self.path / "config.json", settings.to_json().encode())
         if run.history:
             run.best.save_checkpoint(self.path / "elite.pt")
             checkpoint.write(self.path / "history.csv", history_csv(run.history).encode())
-        self.begun = True
 
     def load(self, device="cpu"):
         """The (run, settings) that `save` wrote last.
@@ -178,7 +179,8 @@ class RunFolder:
         learned = run.population[0].observation_space, run.population[0].action_space
         if learned != spaces:
             env_id = settings.config.env_id
-            raise ValueError(f"the run in {self.path} learned {learned}, but {env_id} has {spaces}")
+            what = f"was trained with {learned}, but {env_id} has {spaces}"
+            raise ValueError(f"the run in {self.path} {what}")
         return run, settings
 
     @contextmanager
@@ -190,7 +192,7 @@ class RunFolder:
         content = io.BytesIO()
         try:
             yield content
-        except ImportError as error:
+        except (ImportError, DependencyNotInstalled) as error:
             print(f"no {name}: {error}")
         else:
             checkpoint.write(self.path / name, content.getvalue())
@@ -230,7 +232,7 @@ def next_folder():
 def lock_folder(path):
     """Keep every other run out of a folder.
 
-    The lock holds until the answer is closed or this process ends, however it ends. It is SQLite's,
+    The lock holds until the returned connection is closed or this process ends. It is SQLite's,
     the one lock of the standard library that works everywhere. Raises ValueError if another process
     has it.
     """
@@ -238,7 +240,8 @@ def lock_folder(path):
         lock = sqlite3.connect(path / "run.lock", timeout=0)
         lock.executescript("PRAGMA journal_mode = OFF; BEGIN EXCLUSIVE")
     except sqlite3.Error as error:
-        raise ValueError(f"{path} is locked ({error}): is another run writing into it?") from error
+        what = "perhaps another run is writing into it"
+        raise ValueError(f"{path} cannot be locked ({error}): {what}") from error
     return lock
 
 

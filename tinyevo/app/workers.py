@@ -28,7 +28,7 @@ _flown = None  # in a worker: the counter that it shares with the main process
 
 
 class Workers(NamedTuple):
-    """What `train` needs of those who fly its members."""
+    """What `train` needs to train members side by side."""
 
     map: Callable  # calls a function for all members; a list of results, in order
     on_steps: Callable  # called, where members fly, with the number of steps that they took
@@ -68,7 +68,8 @@ def map_in_pool(pool, on_steps, function, *arguments):
     `on_steps` is called, here, with the steps that workers report meanwhile. Raises what a call
     raised, and BrokenProcessPool if a worker died.
     """
-    seen = pool.flown.value
+    flown = pool.flown.get_obj()  # without its lock, which a worker that died may hold
+    seen = flown.value
     futures = [pool.submit(run_task, function, *task) for task in zip(*arguments)]
     pending = futures
     while pending:
@@ -79,7 +80,7 @@ def map_in_pool(pool, on_steps, function, *arguments):
         exits = [worker.exitcode for worker in list(pool._processes.values())]
         if pending and any(code is not None for code in exits):
             raise BrokenProcessPool("a worker process died")
-        now = pool.flown.value
+        now = flown.value
         on_steps(now - seen)
         seen = now
     return [future.result() for future in futures]
@@ -98,7 +99,6 @@ def worker_pool(count):
         count, mp_context=context, initializer=_start_worker, initargs=(flown,)
     )
     pool.flown = flown
-    others = set(multiprocessing.active_children())
     writer = pool._result_queue._writer
     try:
         with signals_deferred():
@@ -107,14 +107,14 @@ def worker_pool(count):
         yield pool
     finally:
         writer.close()  # the workers' end alone stays open: half a result ends with its sender
-        for worker in set(multiprocessing.active_children()) - others:
+        for worker in list((pool._processes or {}).values()):
             worker.kill()
         pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
 def signals_deferred():
-    """Answer Ctrl-C and SIGTERM after the `with` block: a process start must not be torn apart.
+    """Hold back Ctrl-C and SIGTERM until the `with` block ends: a process start is not interrupted.
 
     Processes that are started in it have SIGINT blocked, because Ctrl-C is the parent's business.
     """
