@@ -74,16 +74,6 @@ RANGES = {  # of hyper-parameters, both ends included
     "noise_clip": (0, 1000),
     "expl_noise": (0, 1000),
 }
-RECORD = (  # what a checkpoint keeps of an agent beside its spaces, hyper-parameters and networks
-    "id",
-    "parent_id",
-    "mutation_kind",
-    "mutation",
-    "fitness",
-    "train_return",
-    "steps",
-    "updates",
-)
 
 
 def check_spaces(observation_space, action_space):
@@ -96,6 +86,18 @@ def check_spaces(observation_space, action_space):
     if action_space.dtype.kind != "f" or not np.isfinite(size).all():
         what = "real actions with finite bounds whose difference fits into float32"
         raise ValueError(f"TD3 needs {what}, not {action_space}")
+
+
+RECORD = (  # what a checkpoint keeps of an agent beside its spaces, hyper-parameters and networks
+    "id",
+    "parent_id",
+    "mutation_kind",
+    "mutation",
+    "fitness",
+    "train_return",
+    "steps",
+    "updates",
+)
 
 
 class TD3:

@@ -12,6 +12,8 @@ from dataclasses import asdict
 import numpy as np
 from tqdm import tqdm
 
+from tinyevo.population import member_row
+
 COLUMNS = {  # of the table: the head and the format of each
     "": ":1",
     "id": ":>4",
@@ -41,22 +43,23 @@ def population_table(population):
     lines = [LINE.format(*COLUMNS)]
     best = max(population, key=lambda agent: agent.fitness[-1:])
     for agent in population:
-        recent = agent.fitness[-5:] or [math.nan]
+        row = member_row(agent)
+        mean = np.mean(agent.fitness[-5:] or [math.nan])
         line = LINE.format(
             "*" if agent is best else "",
-            agent.id,
-            "-" if agent.parent_id is None else agent.parent_id,
-            agent.mutation,
-            f"{recent[-1]:.1f}",
-            f"{np.mean(recent):.1f}",
-            f"{agent.train_return:.1f}",
-            agent.steps,
-            "x".join(map(str, agent.hidden_size)),
-            agent.activation,
-            f"{agent.hp.lr_actor:.1e}",
-            f"{agent.hp.lr_critic:.1e}",
-            agent.hp.batch_size,
-            agent.hp.learn_step,
+            row["id"],
+            "-" if row["parent_id"] is None else row["parent_id"],
+            row["mutation"],
+            f"{row['fitness']:.1f}",
+            f"{mean:.1f}",
+            f"{row['train_return']:.1f}",
+            row["steps"],
+            row["hidden_size"],
+            row["activation"],
+            f"{row['lr_actor']:.1e}",
+            f"{row['lr_critic']:.1e}",
+            row["batch_size"],
+            row["learn_step"],
         )
         lines.append(line)
     return "\n".join(lines)
