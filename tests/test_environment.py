@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 import probes
 import pytest
+import torch
 
 from tinyevo.environment import (
     Guarded,
@@ -111,8 +112,14 @@ def wrong(at_reset=None, **in_step):
         (np.full(3, np.nan), r"returned the observation \[nan nan nan\]"),
         (np.zeros(4), r"said that its observation has shape \(3,\), but returned \(4,\)"),
         (np.zeros((3, 1)), r"said that its observation has shape \(3,\), but returned \(3, 1\)"),
-        ("north", "returned the observation 'north'"),
-        ([[1.0], [2.0, 3.0]], r"returned the observation \[\[1.0\], \[2.0, 3.0\]\]"),
+        ("north", "returned the observation 'north', which is not of float32"),
+        (["1", "2", "3"], r"returned the observation \['1', '2', '3'\], which is not of float32"),
+        (np.array([1j, 2, 3]), "returned the observation .*, which is not of float32"),
+        (np.array([1, 2, 3], object), "returned the observation .*, which is not of float32"),
+        (
+            [[1.0], [2.0, 3.0]],
+            r"returned the observation \[\[1.0\], \[2.0, 3.0\]\], which is not of float32",
+        ),
     ],
 )
 def test_a_failure_of_reset_is_named_too(what, fault):
@@ -126,10 +133,13 @@ def test_a_failure_of_reset_is_named_too(what, fault):
     [
         ({"obs": SystemExit(0)}, r"raised SystemExit\(0\)"),
         ({"obs": np.zeros(2)}, r"said that its observation has shape \(3,\), but returned \(2,\)"),
-        ({"obs": None}, r"said that its observation has shape \(3,\), but returned \(\)"),
+        ({"obs": None}, "returned the observation None, which is not of float32"),
         ({"reward": np.ones(2)}, r"said that its reward has shape \(\), but returned \(2,\)"),
         ({"reward": np.ones(1)}, r"said that its reward has shape \(\), but returned \(1,\)"),
-        ({"reward": "much"}, "returned the reward 'much'"),
+        ({"reward": "much"}, "returned the reward 'much', which is not of float64"),
+        ({"reward": "1.5"}, "returned the reward '1.5', which is not of float64"),
+        ({"reward": np.complex64(1 + 2j)}, "returned the reward .*, which is not of float64"),
+        ({"reward": torch.ones((), requires_grad=True)}, "returned the reward tensor"),
         ({"reward": None}, "returned the reward None"),
         ({"terminated": np.array([True, False])}, r"raised ValueError\(.*truth value"),
     ],
@@ -146,7 +156,37 @@ def test_what_is_not_an_observation_a_reward_or_an_end_is_named(what, fault):
 def test_a_reward_may_be_any_kind_of_a_number(reward):
     env = wrong(reward=reward)
     env.reset(seed=1)
-    assert env.step(ACTION)[1] is reward
+    assert env.step(ACTION)[1] == reward
+
+
+class Scribbling(probes.Counting):
+    """Like `Counting`, but it returns one array again and again, and writes into each action."""
+
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed)
+        self.page = vars(self).get("page", obs)
+        self.page[:] = obs
+        return self.page, info
+
+    def step(self, action):
+        obs, *rest = super().step(action)
+        self.page[:] = obs
+        action[:] = 0
+        return self.page, *rest
+
+
+gym.register("Scribbling-v0", Scribbling)
+
+
+@pytest.mark.filterwarnings("ignore:.*share an object")
+def test_an_environment_may_write_into_its_own_arrays_and_into_actions():
+    envs = make_envs("Scribbling-v0", 2, max_episode_steps=1)
+    first, _ = envs.reset(seed=[1, 2])
+    action = np.stack([ACTION, ACTION])
+    obs, _, _, _, infos = envs.step(action)
+    assert (successors(obs, infos)[:, 0] == first[:, 0]).all(), "the next episode's, not the last's"
+    assert (action == ACTION).all()
+    envs.close()
 
 
 def test_ctrl_c_is_no_fault_of_the_environment():

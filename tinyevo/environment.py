@@ -18,7 +18,8 @@ class Guarded(gym.Wrapper):
 
     Raises `gymnasium.error.Error`, naming the environment and the step of the episode, if the
     environment raises or exits, or if it returns an observation or a reward that is not finite or
-    has another shape than its spaces say.
+    has another shape or kind than its spaces say. What it returns is copied, and so is the action:
+    it may write into its own arrays and into those that it is given.
     """
 
     taken = 0  # steps of the episode
@@ -30,32 +31,37 @@ class Guarded(gym.Wrapper):
             obs, info = self.env.reset(seed=seed, options=options)
         except (Exception, SystemExit) as error:
             raise self._fault(f"raised {error!r}") from error
-        self._check("observation", obs, self.observation_space.shape)
-        return obs, info
+        return self._checked_obs(obs), info
 
     def step(self, action):
         """Take a step: (obs, reward, terminated, truncated, info)."""
         self.taken += 1
         try:
-            obs, reward, terminated, truncated, info = self.env.step(action)
+            obs, reward, terminated, truncated, info = self.env.step(np.array(action))
             terminated, truncated = bool(terminated), bool(truncated)
         except (Exception, SystemExit) as error:
             raise self._fault(f"raised {error!r}") from error
-        self._check("observation", obs, self.observation_space.shape)
-        self._check("reward", reward, ())
-        return obs, reward, terminated, truncated, info
+        obs, reward = self._checked_obs(obs), self._checked("reward", reward, (), np.float64)
+        return obs, reward.item(), terminated, truncated, info
 
-    def _check(self, name, value, shape):
-        """Refuse a value of another shape, and one that is not finite as float32."""
+    def _checked_obs(self, obs):
+        space = self.observation_space
+        return self._checked("observation", obs, space.shape, space.dtype)
+
+    def _checked(self, name, value, shape, dtype):
+        """A copy of a value as an array; refuse another shape or kind, and what is not finite."""
         try:
             with np.errstate(over="ignore"):
-                array = np.asarray(value, np.float32)  # as memory and networks hold it
-        except (TypeError, ValueError) as error:
-            raise self._fault(f"returned the {name} {value!r}") from error
+                array = np.array(value).astype(dtype, casting="same_kind", copy=False)
+                single = array.astype(np.float32, copy=False)  # as memory and networks hold it
+        except Exception as error:  # nor is it known what it returns
+            what = f"returned the {name} {value!r}, which is not of {np.dtype(dtype)}"
+            raise self._fault(what) from error
         if array.shape != shape:
             raise self._fault(f"said that its {name} has shape {shape}, but returned {array.shape}")
-        if not np.isfinite(array).all():
+        if not np.isfinite(single).all():
             raise self._fault(f"returned the {name} {value}")
+        return array
 
     def _fault(self, what):
         name = getattr(self.env.spec, "id", self.env)
