@@ -1,5 +1,8 @@
 """The environments: where an episode ends, and what happens when one of them fails."""
 
+from asyncio import CancelledError
+from unittest.mock import Mock
+
 import gymnasium as gym
 import numpy as np
 import probes
@@ -97,6 +100,9 @@ class Wrong(probes.Counting):
         return tuple(result.values())
 
 
+gym.register("Wrong-v0", Wrong)
+
+
 def wrong(at_reset=None, **in_step):
     """A guarded `Wrong`, named as one from the registry is."""
     env = Wrong()
@@ -109,6 +115,8 @@ def wrong(at_reset=None, **in_step):
     [
         (RuntimeError("no fuel"), r"raised RuntimeError\('no fuel'\)"),
         (SystemExit(3), r"raised SystemExit\(3\)"),
+        (GeneratorExit(), r"raised GeneratorExit\(\)"),
+        (StopIteration(), r"raised StopIteration\(\)"),
         (np.full(3, np.nan), r"returned the observation \[nan nan nan\]"),
         (np.zeros(4), r"said that its observation has shape \(3,\), but returned \(4,\)"),
         (np.zeros((3, 1)), r"said that its observation has shape \(3,\), but returned \(3, 1\)"),
@@ -132,6 +140,7 @@ def test_a_failure_of_reset_is_named_too(what, fault):
     "what, fault",
     [
         ({"obs": SystemExit(0)}, r"raised SystemExit\(0\)"),
+        ({"obs": CancelledError()}, r"raised CancelledError\(\)"),
         ({"obs": np.zeros(2)}, r"said that its observation has shape \(3,\), but returned \(2,\)"),
         ({"obs": None}, "returned the observation None, which is not of float32"),
         ({"reward": np.ones(2)}, r"said that its reward has shape \(\), but returned \(2,\)"),
@@ -189,9 +198,57 @@ def test_an_environment_may_write_into_its_own_arrays_and_into_actions():
     envs.close()
 
 
-def test_ctrl_c_is_no_fault_of_the_environment():
+def test_ctrl_c_is_no_fault_of_the_environment(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         wrong(at_reset=KeyboardInterrupt()).reset()
+    monkeypatch.setattr(Wrong, "__init__", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        make_env("Wrong-v0")
+
+
+def test_an_environment_that_cannot_be_made_any_more_is_named(monkeypatch):
+    message = r"the environment Wrong-v0 raised RuntimeError\('full'\) when it was made"
+    monkeypatch.setattr(Wrong, "__init__", Mock(side_effect=[None, RuntimeError("full")]))
+    with pytest.raises(gym.error.Error, match=message):
+        make_envs("Wrong-v0", 2)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("stuck"), SystemExit(3)])
+def test_an_environment_that_cannot_be_closed_is_warned_of_once_and_the_run_goes_on(error):
+    env = wrong()
+    env.env.close = Mock(side_effect=error)
+    with pytest.warns(UserWarning) as warned:
+        env.close()
+        env.close()
+    (warning,) = warned
+    message = f"the environment Counting-v0 raised {error!r} when it was closed"
+    assert str(warning.message) == message
+
+
+@pytest.mark.parametrize("look", [find_spaces, can_render])
+def test_a_look_at_an_environment_that_cannot_be_closed_warns(monkeypatch, look):
+    monkeypatch.setattr(Wrong, "close", Mock(side_effect=RuntimeError("stuck")))
+    with pytest.warns(UserWarning, match="when it was closed"):
+        look("Wrong-v0")
+
+
+def test_an_environment_that_cannot_be_rendered_is_named():
+    env = wrong()
+    env.env.render = Mock(side_effect=SystemExit(3))
+    with pytest.raises(gym.error.Error, match=r"raised SystemExit\(3\) when it was rendered"):
+        env.render()
+
+
+@pytest.mark.filterwarnings("ignore:.*share an object")
+def test_the_infos_of_environments_side_by_side_may_be_anything(monkeypatch):
+    strange = {"final_obs": 3, "_final_obs": "no"}
+    monkeypatch.setattr(Wrong, "in_step", {"info": strange})
+    envs = make_envs("Wrong-v0", 2)
+    first, _ = envs.reset(seed=[1, 2])
+    for _ in range(12):
+        obs, _, _, _, infos = envs.step(np.stack([ACTION, ACTION]))
+        assert successors(obs, infos).shape == first.shape
+    envs.close()
 
 
 def test_the_steps_are_those_of_the_episode_in_which_the_environment_fails():
@@ -242,10 +299,12 @@ def test_the_arguments_of_an_environment_reach_it(monkeypatch):
     env = make_env("probes:Ticking-v0", life=2)
     env.reset()
     assert [env.step(np.zeros(1, dtype=np.float32))[2] for _ in range(2)] == [False, True]
+    asked = []
     monkeypatch.setattr(
-        probes.Ticking, "reset", lambda self, *, seed, options: (np.zeros(1), {"asked": options})
+        probes.Ticking, "reset", lambda self, **given: (np.zeros(1), {"n": asked.append(given)})
     )
-    assert env.reset(options={"wind": 3})[1] == {"asked": {"wind": 3}}
+    env.reset(seed=4, options={"wind": 3})
+    assert asked == [{"seed": 4, "options": {"wind": 3}}]
 
 
 def test_the_spaces_of_an_environment_are_found_by_its_id():

@@ -7,6 +7,7 @@ Needs: nothing else.
 """
 
 import warnings
+from contextlib import contextmanager
 
 import gymnasium as gym
 import numpy as np
@@ -17,32 +18,55 @@ class Guarded(gym.Wrapper):
     """Turns whatever an environment does wrong into one error, before a memory or fitness sees it.
 
     Raises `gymnasium.error.Error`, naming the environment and the step of the episode, if the
-    environment raises or exits, or if it returns an observation or a reward that is not finite or
-    has another shape or kind than its spaces say. What it returns is copied, and so is the action:
-    it may write into its own arrays and into those that it is given.
+    environment raises anything but KeyboardInterrupt, or if it returns an observation or a reward
+    that is not finite or has another shape or kind than its spaces say. What it returns is copied,
+    and so is the action: it may write into its own arrays and into those that it is given. Its
+    infos are left out: nobody here reads them, and they may be anything.
     """
 
     taken = 0  # steps of the episode
+    closed = False
 
     def reset(self, *, seed=None, options=None):
         """Begin an episode: (obs, info)."""
         self.taken = 0
-        try:
-            obs, info = self.env.reset(seed=seed, options=options)
-        except (Exception, SystemExit) as error:
-            raise self._fault(f"raised {error!r}") from error
-        return self._checked_obs(obs), info
+        with self._guard():
+            obs, _ = self.env.reset(seed=seed, options=options)
+        return self._checked_obs(obs), {}
 
     def step(self, action):
         """Take a step: (obs, reward, terminated, truncated, info)."""
         self.taken += 1
-        try:
-            obs, reward, terminated, truncated, info = self.env.step(np.array(action))
+        with self._guard():
+            obs, reward, terminated, truncated, _ = self.env.step(np.array(action))
             terminated, truncated = bool(terminated), bool(truncated)
-        except (Exception, SystemExit) as error:
-            raise self._fault(f"raised {error!r}") from error
         obs, reward = self._checked_obs(obs), self._checked("reward", reward, (), np.float64)
-        return obs, reward.item(), terminated, truncated, info
+        return obs, reward.item(), terminated, truncated, {}
+
+    def render(self):
+        """A picture of the environment, as its render mode says."""
+        with self._guard("when it was rendered"):
+            return self.env.render()
+
+    def close(self):
+        """Let it go, once. A failure loses nothing, so it is no more than a warning."""
+        if self.closed:
+            return
+        self.closed = True
+        try:
+            with self._guard("when it was closed"):
+                self.env.close()
+        except gym.error.Error as error:
+            warnings.warn(str(error), stacklevel=2)
+
+    @contextmanager
+    def _guard(self, where=None):
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # an environment is anybody's code
+            raise self._fault(f"raised {error!r}", where) from error
 
     def _checked_obs(self, obs):
         space = self.observation_space
@@ -63,9 +87,9 @@ class Guarded(gym.Wrapper):
             raise self._fault(f"returned the {name} {value}")
         return array
 
-    def _fault(self, what):
+    def _fault(self, what, where=None):
         name = getattr(self.env.spec, "id", self.env)
-        where = f"in step {self.taken} of an episode"
+        where = where or f"in step {self.taken} of an episode"
         return gym.error.Error(f"the environment {name} {what} {where}")
 
 
@@ -73,9 +97,16 @@ def make_env(env_id, max_episode_steps=None, **arguments):
     """One `Guarded` environment.
 
     `max_episode_steps` replaces the environment's own limit of an episode's length; the other
-    arguments are the environment's own, such as `render_mode`.
+    arguments are the environment's own, such as `render_mode`. Raises `gymnasium.error.Error` if it
+    cannot be made.
     """
-    return Guarded(gym.make(env_id, max_episode_steps=max_episode_steps, **arguments))
+    try:
+        return Guarded(gym.make(env_id, max_episode_steps=max_episode_steps, **arguments))
+    except (KeyboardInterrupt, gym.error.Error):
+        raise
+    except BaseException as error:
+        what = f"the environment {env_id} raised {error!r} when it was made"
+        raise gym.error.Error(what) from error
 
 
 def make_envs(env_id, num_envs, max_episode_steps=None):
@@ -106,7 +137,7 @@ def _open(env_id):
     """An environment that is only looked at."""
     try:
         with warnings.catch_warnings(action="ignore"):  # gym warns before it raises; once is enough
-            return gym.make(env_id)
+            return Guarded(gym.make(env_id))
     except (Exception, SystemExit) as error:  # an environment is anybody's code
         raise ValueError(f"there is no environment {env_id!r} here: {error}") from error
 
