@@ -366,6 +366,8 @@ def test_a_worker_that_died_is_answered_with_what_may_help(monkeypatch, capsys):
     assert capsys.readouterr().err == f"stopped: {words}; {HINT}"
 
 
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("can't start new thread"),
 def test_a_run_whose_members_all_diverged_is_not_resumed_but_looked_at(monkeypatch, capsys):
     assert stopped_by(FloatingPointError("all members diverged"), monkeypatch) == 1
     assert capsys.readouterr().err == "stopped: all members diverged; results so far are in run\n"

@@ -207,6 +207,10 @@ def find_device(name):
         raise ValueError(f"--device {name} is not available here: {reason}") from error
 
 
+# What torch and Python say, in a RuntimeError, when memory or threads are short.
+SHORTAGES = ("tried to allocate", "bad_alloc", "can't start new thread")
+
+
 def explain(error, begun):
     """What a user needs to know of an error, in one line; None if it is a mistake in the code."""
     if isinstance(error, BrokenProcessPool):
@@ -214,9 +218,8 @@ def explain(error, begun):
     expected = (FloatingPointError, OSError, MemoryError, torch.OutOfMemoryError, gym.error.Error)
     if not begun:
         expected += (ValueError,)
-    # Torch reports memory that the CPU lacks as a plain RuntimeError.
-    out_of_memory = type(error) is RuntimeError and "tried to allocate" in str(error)
-    if isinstance(error, expected) or out_of_memory:
+    short = type(error) is RuntimeError and any(words in str(error) for words in SHORTAGES)
+    if isinstance(error, expected) or short:
         return " ".join(str(error).split())
     return None
 
