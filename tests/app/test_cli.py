@@ -233,6 +233,7 @@ def test_the_hint_is_a_command_that_a_shell_reads_back_whatever_the_name_of_the_
     hint = cli.resume_hint("it's mine", {"device": "cuda", "no_gif": True})
     command = "'my folder/train_lunar.py' --resume 'it'\"'\"'s mine' --device=cuda --no-gif"
     assert hint == f"resume with: python {command}"
+    assert "--resume ./-x" in cli.resume_hint("-x", {}), "a flag"
 
 
 # Where it runs

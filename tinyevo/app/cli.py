@@ -226,7 +226,8 @@ def explain(error, begun):
 
 def resume_hint(folder, flags):
     """The command that resumes the run in a folder."""
-    command = [sys.argv[0], "--resume", str(folder)]
+    path = os.path.join(".", str(folder)) if str(folder).startswith("-") else str(folder)
+    command = [sys.argv[0], "--resume", path]
     if "device" in flags:
         command.append(f"--device={flags['device']}")
     if "no_gif" in flags:
