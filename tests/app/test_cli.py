@@ -12,7 +12,7 @@ from dataclasses import replace
 import gymnasium as gym
 import pytest
 import torch
-from script import COUNTING, STOPS, call, exit_status, files
+from script import COUNTING, STOPS, call, exit_status, files, undisturbed
 from test_checkpoint import FOREIGN
 
 import train_lunar
@@ -302,6 +302,20 @@ def test_a_second_signal_does_not_disturb_the_end(monkeypatch):
     assert exit_status(monkeypatch, *RUN) == 128 + signal.SIGINT
 
 
+@pytest.mark.parametrize("number", STOPS)
+def test_a_signal_that_an_environment_swallows_is_not_the_last_that_is_heard(monkeypatch, number):
+    times = [100.0]
+    monkeypatch.setattr(cli.time, "monotonic", lambda: times[-1])
+    with undisturbed():
+        cli.set_stop_handler(cli.interrupt)
+        for later in (0, 20, 20):
+            times.append(times[-1] + later)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+            for other in STOPS:
+                signal.raise_signal(other)
+
+
 # Faults
 
 
@@ -352,6 +366,8 @@ def test_a_fault_that_takes_many_lines_is_told_in_one(monkeypatch, capsys):
         MemoryError("no more"),
         torch.OutOfMemoryError("no more"),
         RuntimeError(TORCH),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("can't start new thread"),
         OSError("no space"),
         gym.error.Error("a fault"),
     ],
@@ -367,8 +383,6 @@ def test_a_worker_that_died_is_answered_with_what_may_help(monkeypatch, capsys):
     assert capsys.readouterr().err == f"stopped: {words}; {HINT}"
 
 
-        RuntimeError("std::bad_alloc"),
-        RuntimeError("can't start new thread"),
 def test_a_run_whose_members_all_diverged_is_not_resumed_but_looked_at(monkeypatch, capsys):
     assert stopped_by(FloatingPointError("all members diverged"), monkeypatch) == 1
     assert capsys.readouterr().err == "stopped: all members diverged; results so far are in run\n"

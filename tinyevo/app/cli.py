@@ -19,9 +19,11 @@ import argparse
 import os
 import shlex
 import subprocess
+import time
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import gymnasium as gym
 import torch
@@ -156,9 +158,14 @@ def set_stop_handler(handler):
     signal.signal(signal.SIGTERM, handler)
 
 
-def interrupt(number, frame):
-    """End in order, and do not let another signal disturb that."""
-    set_stop_handler(signal.SIG_IGN)
+def interrupt(number, frame, after=0):
+    """End in order, which no other signal disturbs in the next ten seconds.
+
+    After them one is heard again: an environment may have swallowed the first.
+    """
+    if time.monotonic() < after:
+        return
+    set_stop_handler(partial(interrupt, after=time.monotonic() + 10))
     stop = KeyboardInterrupt()
     stop.number = number
     raise stop
