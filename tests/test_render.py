@@ -154,6 +154,47 @@ def test_a_long_episode_has_fewer_frames_and_the_same_speed(tmp_path, monkeypatc
     assert np.abs(imageio.imread(path, index=None)[-1] - half).mean() < 2
 
 
+@pytest.mark.parametrize(
+    "picture, words",
+    [
+        (None, r"not of \(\) object"),
+        (np.zeros((8, 8, 4), np.uint8), r"not of \(8, 8, 4\) uint8"),
+        (np.zeros((8, 8), np.uint8), r"not of \(8, 8\) uint8"),
+        (np.zeros((8, 8, 3)), r"not of \(8, 8, 3\) float64"),
+        (np.zeros((1, 8, 3), np.uint8), r"not of \(1, 8, 3\) uint8"),
+    ],
+)
+def test_what_is_no_picture_is_named_and_the_environment_closed(monkeypatch, picture, words):
+    before = Film.open_ones
+    monkeypatch.setattr(Film, "render", lambda self: picture)
+    with pytest.raises(gym.error.Error, match=r"pictures of \(height, width, 3\) uint8, " + words):
+        record_gif(Idle(), "Film-v0", io.BytesIO(), episodes=1)
+    assert Film.open_ones == before
+
+
+def test_pictures_that_change_their_size_are_named(monkeypatch):
+    sized = lambda self: np.zeros((8 + 2 * self.t, 8, 3), np.uint8)  # noqa: E731
+    monkeypatch.setattr(Film, "render", sized)
+    with pytest.raises(gym.error.Error, match="the pictures of Film-v0 change their size"):
+        record_gif(Idle(), "Film-v0", io.BytesIO(), episodes=1)
+
+
+@pytest.mark.parametrize("speed", [-3, "30", np.nan, np.inf, 1e-9])
+def test_a_speed_that_is_none_is_named(monkeypatch, speed):
+    monkeypatch.setitem(Film.metadata, "render_fps", speed)
+    with pytest.raises(gym.error.Error, match="render_fps of Film-v0 must be a number from"):
+        record_gif(Idle(), "Film-v0", io.BytesIO(), episodes=1)
+
+
+@pytest.mark.parametrize("speed", [0, None])
+def test_an_environment_without_a_speed_is_filmed_at_thirty_steps_a_second(
+    monkeypatch, tmp_path, speed
+):
+    monkeypatch.setitem(Film.metadata, "render_fps", speed)
+    record_gif(Idle(), "Film-v0", tmp_path / "film.gif", episodes=1)
+    assert durations(tmp_path / "film.gif")[0] == 100
+
+
 def test_half_size_is_the_mean_of_squares_of_four_pixels():
     frame = np.arange(5 * 6 * 3, dtype=np.uint8).reshape(5, 6, 3)  # of the odd row there is nothing
     half = render._half_size(frame)

@@ -6,6 +6,9 @@ Needs: evaluate.py, environment.py; `plot_evolution` needs matplotlib. An agent 
 with `get_action(batch of observations)`.
 """
 
+import math
+
+import gymnasium as gym
 import imageio.v3 as imageio
 import numpy as np
 
@@ -38,12 +41,12 @@ def record_gif(agent, env_id, path, episodes=7, seed=0, max_steps=None):
 
     Returns their returns: (episodes,). Their starts follow from `seed`. Each episode ends with the
     frame of its last step; `max_steps` replaces the environment's own limit of its length. `path`
-    names a file or is a binary file object. Raises as `evaluate` does.
+    names a file or is a binary file object. Raises as `evaluate` does, and `gymnasium.error.Error`
+    if the environment gives no pictures.
     """
-    env = make_env(env_id, max_steps, render_mode="rgb_array")
-    step_time = 1000 / env.metadata.get("render_fps", 30)  # milliseconds
     frames, durations, returns = [], [], np.zeros(episodes)
-    with env:
+    with make_env(env_id, max_steps, render_mode="rgb_array") as env:
+        step_time = 1000 / _frames_per_second(env)  # milliseconds
         for episode, start in enumerate(episode_seeds(seed, episodes)):
             flight = []
             steps = rollout(agent, [env], [start])
@@ -57,12 +60,31 @@ def record_gif(agent, env_id, path, episodes=7, seed=0, max_steps=None):
             flight = flight[::-every][::-1]
             frames += flight
             durations += [every * STRIDE * step_time] * (len(flight) - 1) + [PAUSE]
+    if len({frame.shape for frame in frames}) > 1:
+        raise gym.error.Error(f"the pictures of {env_id} change their size, as a GIF's must not")
     imageio.imwrite(path, frames, extension=".gif", duration=durations, loop=0)
     return returns
 
 
+def _frames_per_second(env):
+    """The speed of an environment: 30 if it does not say."""
+    speed = env.metadata.get("render_fps") or 30
+    if not isinstance(speed, (int, float)) or not 0.1 <= speed < math.inf:
+        name = env.spec.id
+        raise gym.error.Error(f"the render_fps of {name} must be a number from 0.1, not {speed!r}")
+    return speed
+
+
 def _half_size(frame):
-    """Average squares of two by two pixels: (height, width, 3) uint8 to half of each."""
+    """Average squares of two by two pixels: (height, width, 3) uint8 to half of each.
+
+    Raises `gymnasium.error.Error` for any other kind of picture.
+    """
+    frame = np.asarray(frame)
+    fits = frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3
+    if not fits or min(frame.shape) < 2:
+        what = f"{frame.shape} {frame.dtype}"
+        raise gym.error.Error(f"a GIF needs pictures of (height, width, 3) uint8, not of {what}")
     height, width = frame.shape[0] // 2, frame.shape[1] // 2
     squares = frame[: height * 2, : width * 2].reshape(height, 2, width, 2, 3)
     return squares.mean(axis=(1, 3)).astype(np.uint8)
