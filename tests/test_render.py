@@ -2,10 +2,12 @@
 
 import io
 import sys
+from types import ModuleType
 from typing import ClassVar
 
 import gymnasium as gym
 import imageio.v3 as imageio
+import matplotlib
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
@@ -366,3 +368,26 @@ def test_without_matplotlib_one_line_says_what_to_install(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"evolution needs matplotlib: pip install matplotlib"):
         plot_evolution(HISTORY, tmp_path / "evolution.png")
+
+
+def test_a_setting_that_matplotlib_refuses_is_told_as_if_it_were_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", Refusing("matplotlib.figure"))
+    with pytest.raises(ImportError, match="matplotlib cannot be imported: backend 'foo'"):
+        plot_evolution(HISTORY, io.BytesIO())
+
+
+class Refusing(ModuleType):
+    """As matplotlib is where MPLBACKEND names a backend that is not installed."""
+
+    def __getattr__(self, name):
+        raise ValueError("backend 'foo'")
+
+
+def test_the_picture_is_the_same_whatever_settings_matplotlib_has():
+    pictures = [io.BytesIO(), io.BytesIO()]
+    plot_evolution(HISTORY, pictures[0])
+    with matplotlib.rc_context({"text.usetex": True, "axes.facecolor": "red"}):  # there is no TeX
+        before = dict(matplotlib.rcParams)
+        plot_evolution(HISTORY, pictures[1])
+        assert dict(matplotlib.rcParams) == before
+    assert pictures[0].getvalue() == pictures[1].getvalue()

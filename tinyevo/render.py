@@ -96,14 +96,26 @@ def plot_evolution(history, path, hyper_params=()):
     `history` is that of a `Run` with at least one generation; `path` names a file or is a binary
     file object; `hyper_params` are the names of the columns that are drawn, of
     which those that never change are left out. The line of descent of the last elite is picked out.
-    Raises ImportError if matplotlib is missing.
+    Raises ImportError if matplotlib is missing, or its settings are wrong.
     """
     try:
+        import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
         what = "the picture of evolution needs matplotlib"
         raise ImportError(f"{what}: pip install matplotlib") from error
+    except ValueError as error:  # of a setting, such as a notebook's MPLBACKEND
+        raise ImportError(f"matplotlib cannot be imported: {error}") from error
 
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever the user has set
+        figure = Figure(figsize=(13, 12), layout="constrained")
+        _plot_history(figure, history, hyper_params)
+        figure.savefig(path, dpi=90)
+
+
+def _plot_history(figure, history, hyper_params):
+    """Fill the picture of evolution."""
     members = {(row["generation"], row["id"]): row for row in history}
     births = [(_parent(row, members), row) for row in history if row["generation"] > 0]
     descent = [next(row for row in reversed(history) if row["elite"])]
@@ -112,13 +124,11 @@ def plot_evolution(history, path, hyper_params=()):
     moving = [name for name in hyper_params if len({row[name] for row in history}) > 1]
     names = ["hidden nodes", *moving]
 
-    figure = Figure(figsize=(13, 12), layout="constrained")
     rows = [["fitness"] * len(names), ["tree"] * len(names), names]
     panels = figure.subplot_mosaic(rows, height_ratios=[3, 4, 2.5])
     for name in ("fitness", *names):
         _plot_column(panels[name], name, history, births, descent)
     _plot_family_tree(panels["tree"], history, births, descent)
-    figure.savefig(path, dpi=90)
 
 
 def _parent(row, members):
