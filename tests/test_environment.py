@@ -213,6 +213,17 @@ def test_an_environment_that_cannot_be_made_any_more_is_named(monkeypatch):
         make_envs("Wrong-v0", 2)
 
 
+def test_environments_whose_spaces_differ_are_named(monkeypatch):
+    edges = iter([1, 2])
+
+    def grow(self):
+        self.observation_space = gym.spaces.Box(0, next(edges), (3,))
+
+    monkeypatch.setattr(Wrong, "__init__", grow)
+    with pytest.raises(gym.error.Error, match="the spaces of the environment Wrong-v0 differ"):
+        make_envs("Wrong-v0", 2)
+
+
 @pytest.mark.parametrize("error", [RuntimeError("stuck"), SystemExit(3)])
 def test_an_environment_that_cannot_be_closed_is_warned_of_once_and_the_run_goes_on(error):
     env = wrong()

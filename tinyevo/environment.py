@@ -110,9 +110,16 @@ def make_env(env_id, max_episode_steps=None, **arguments):
 
 
 def make_envs(env_id, num_envs, max_episode_steps=None):
-    """Environments side by side; each starts its next episode in the step in which one ends."""
+    """Environments side by side; each starts its next episode in the step in which one ends.
+
+    Raises `gymnasium.error.Error` if they cannot be made, or if their spaces differ.
+    """
     makers = [lambda: make_env(env_id, max_episode_steps)] * num_envs
-    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+    try:
+        return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+    except RuntimeError as error:
+        what = f"the spaces of the environment {env_id} differ each time that it is made"
+        raise gym.error.Error(what) from error
 
 
 def find_spaces(env_id):
