@@ -111,6 +111,7 @@ LIBRARY_CALLS = [
     ),
     (partial(TD3, OBSERVATIONS, Box(-np.inf, np.inf, (2,))), "finite bounds"),
     (partial(TD3, OBSERVATIONS, Box(-3e38, 3e38, (2,))), "whose difference fits into float32"),
+    (partial(TD3, OBSERVATIONS, Box(-6e4, 6e4, (2,), np.float16)), "and their dtype"),
     (partial(TD3, OBSERVATIONS, Box(-3, 3, (2,), dtype=int)), "real actions"),
     (partial(TD3, Box(0, 255, (8, 8, 3), np.uint8), ACTIONS), "observations that are vectors"),
     (lambda: make_agent().set_hp(batch_size=0), "batch_size"),

@@ -81,10 +81,11 @@ def check_spaces(observation_space, action_space):
     for name, space in (("observations", observation_space), ("actions", action_space)):
         if not isinstance(space, Box) or len(space.shape) != 1:
             raise ValueError(f"TD3 needs {name} that are vectors, not {space}")
-    with np.errstate(over="ignore"):
-        size = np.float32(action_space.high) - np.float32(action_space.low)
-    if action_space.dtype.kind != "f" or not np.isfinite(size).all():
-        what = "real actions with finite bounds whose difference fits into float32"
+    low, high = action_space.low, action_space.high
+    with np.errstate(over="ignore", invalid="ignore"):
+        sizes = [np.float32(high) - np.float32(low), high - low]
+    if action_space.dtype.kind != "f" or not np.isfinite(sizes).all():
+        what = "real actions with finite bounds whose difference fits into float32 and their dtype"
         raise ValueError(f"TD3 needs {what}, not {action_space}")
 
 
