@@ -370,6 +370,7 @@ def test_a_fault_that_takes_many_lines_is_told_in_one(monkeypatch, capsys):
         RuntimeError("can't start new thread"),
         OSError("no space"),
         gym.error.Error("a fault"),
+        UserWarning("of short slices"),
     ],
 )
 def test_a_fault_of_the_surroundings_is_answered_with_one_line(monkeypatch, capsys, error):

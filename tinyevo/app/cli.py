@@ -223,6 +223,7 @@ def explain(error, begun):
     if isinstance(error, BrokenProcessPool):
         return "a worker process died, perhaps for lack of memory (--workers 1 needs less)"
     expected = (FloatingPointError, OSError, MemoryError, torch.OutOfMemoryError, gym.error.Error)
+    expected += (UserWarning,)  # where python -W error makes it an error
     if not begun:
         expected += (ValueError,)
     short = type(error) is RuntimeError and any(words in str(error) for words in SHORTAGES)
