@@ -135,9 +135,9 @@ def can_render(env_id):
 
 
 def episode_limit(env_id):
-    """The environment's own limit of an episode's length in steps, or None; ValueError as above."""
-    with _open(env_id) as env:
-        return getattr(env.spec, "max_episode_steps", None)
+    """The environment's own limit of an episode's length in steps, or None."""
+    with make_env(env_id) as env:
+        return env.spec.max_episode_steps
 
 
 def _open(env_id):
