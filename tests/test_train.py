@@ -15,6 +15,7 @@ from common import MUTATIONS, SMALL, TINY, flat, run, same, setup, text
 from tinyevo import train as module
 from tinyevo.buffer import ReplayBuffer
 from tinyevo.environment import find_spaces
+from tinyevo.mutation import Mutations
 from tinyevo.population import create_population, member_row
 from tinyevo.td3 import TD3, HyperParams
 from tinyevo.tournament import TournamentSelection
@@ -124,6 +125,9 @@ def test_the_noise_has_the_mean_and_the_time_step_of_the_configuration_and_start
         assert deviation[step == steps - 1].std() == pytest.approx(
             0.1 * (steps * 0.25) ** 0.5, rel=0.1
         )
+    cut = replace(config, noise_theta=0.0, noise_dt=0.25, train_episode_steps=3)
+    deviation, step = explored(cut, expl_noise=0.1)  # most episodes end by the time limit
+    assert deviation[step == 0].std() == pytest.approx(0.1 * 0.25**0.5, rel=0.1)
 
 
 def test_until_the_delay_actions_are_uniform_and_nobody_learns():
@@ -349,6 +353,15 @@ def test_every_use_of_randomness_has_a_seed_of_its_own():
     assert len(set(seeds)) == len(seeds)
 
 
+def test_the_smoothing_noise_is_another_one_in_each_slice(monkeypatch):
+    seeds = []
+    monkeypatch.setattr(
+        TD3, "learn", lambda agent, batch, generator: seeds.append(generator.initial_seed())
+    )
+    run()
+    assert len(set(seeds)) == 3 * 3  # generations and members
+
+
 def test_a_members_slice_depends_on_its_arguments_alone():
     (agent,), memory = setup(size=1)
     twins = [train_member(agent.clone(), copy.deepcopy(memory), TINY, seed=4) for _ in range(2)]
@@ -463,6 +476,24 @@ def test_the_next_generation_is_bred_from_the_last_one_and_seeds_of_its_own():
     assert not all(map(same, first, other))
 
 
+def test_breeding_draws_from_the_seeds_of_the_generation_that_it_breeds_from():
+    drawn = []
+
+    class Selecting(TournamentSelection):
+        def select(self, population, rng):
+            drawn.append(rng.bit_generator.state)
+            return super().select(population, rng)
+
+    class Mutating(Mutations):
+        def mutate(self, population, rng):
+            drawn.append(rng.bit_generator.state)
+            return super().mutate(population, rng)
+
+    train(Run(*setup()), Selecting(2, True, 3), Mutating(), TINY)
+    purposes = [(purpose, last) for last in (0, 1) for purpose in (SELECT, MUTATE)]
+    assert drawn == [TINY.derived_rng(*purpose).bit_generator.state for purpose in purposes]
+
+
 def test_the_last_generation_is_evaluated_and_not_bred_from():
     done = run()
     rows = done.history[-3:]
@@ -472,6 +503,20 @@ def test_the_last_generation_is_evaluated_and_not_bred_from():
 
 
 # Flying
+
+
+def test_fitness_is_the_mean_of_the_returns(monkeypatch):
+    (agent,), memory = setup(size=1)
+    monkeypatch.setattr(module, "evaluate", lambda *arguments: np.array([0.0, 0.0, 30.0]))
+    flown, _ = fly(agent, 0, memory, TINY, generation=0)
+    assert flown.fitness == [10.0]
+
+
+def test_an_agent_whose_weights_broke_is_unfit_however_well_it_flew(monkeypatch):
+    (agent,), memory = setup(size=1)
+    monkeypatch.setattr(TD3, "is_finite", lambda agent: False)
+    flown, _ = fly(agent, 0, memory, TINY, generation=0)
+    assert flown.fitness == [-math.inf]
 
 
 def test_a_member_flies_on_copies_and_is_trained_and_evaluated_there():
@@ -530,6 +575,15 @@ def test_what_a_member_that_diverged_experienced_is_not_shared():
         experience.append(None if slot == 1 else records)
     share(memory, members, experience)
     assert memory.latest(99)["reward"][:, 0].tolist() == [0, 20, 1, 21, 2, 22, 3, 23]
+
+
+def test_what_a_member_with_broken_weights_experienced_is_not_shared_even_if_it_finished():
+    members, memory = setup(size=2)
+    flown = [fly(agent, slot, memory, TINY, 0) for slot, agent in enumerate(members)]
+    members, experience = zip(*flown)
+    members[0].fitness.append(-math.inf)
+    share(memory, members, experience)
+    assert np.array_equal(memory.latest(60), experience[1])
 
 
 def test_a_full_memory_forgets_all_members_evenly():

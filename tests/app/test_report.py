@@ -37,6 +37,13 @@ def test_the_table_has_a_line_for_each_member_with_all_that_evolution_decides():
     assert max(map(len, (heads, first, second))) <= 130
 
 
+def test_the_star_goes_by_the_last_fitness_alone():
+    population = [make_agent(seed) for seed in range(2)]
+    population[0].fitness, population[1].fitness = [200.0, 200.0, 10.0], [-300.0, -300.0, 20.0]
+    _, first, second = population_table(population).splitlines()
+    assert (first[0], second[0]) == (" ", "*")
+
+
 def test_the_table_shows_a_population_that_was_never_evaluated():
     line = population_table([make_agent()]).splitlines()[1]
     assert line.split()[-10:-7] == ["nan", "nan", "nan"]
