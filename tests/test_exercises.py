@@ -68,6 +68,12 @@ def test_there_are_exercises_for_every_part_and_eight_bugs():
     assert re.findall(r"^\| (\d) \| ", TEXT.partition("## Bug hunt")[2], re.M) == list(CATCHES)
 
 
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda path: path.stem)
+def test_each_bug_still_fits_the_source(patch):
+    command = ["git", "apply", "--check", str(patch)]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("symbol, module, tests", EXERCISES)
 def test_an_emptied_body_turns_its_tests_red_and_its_own_body_green(copy, symbol, module, tests):
