@@ -153,8 +153,9 @@ def successors(next_obs, infos):
     """The observations that the actions really led to: (num_envs, *obs_shape).
 
     Where an episode ended in this step, `next_obs` already shows the beginning of the next one, and
-    the final observation is in `infos`, as `AutoresetMode.SAME_STEP` leaves it. `next_obs` is not
-    changed.
+    the final observation is in `infos`, as `AutoresetMode.SAME_STEP` leaves it (after another mode,
+    nothing is replaced). `next_obs` is not changed. Raises KeyError if `infos` holds final
+    observations without their mask.
     """
     if "final_obs" in infos:
         ended = infos["_final_obs"]  # (num_envs,) bool
