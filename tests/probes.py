@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -77,6 +78,33 @@ class Aim(gym.Env):
         return self.x.copy(), -float(((action - 4 - 6 * self.x) ** 2).sum()) / 10, True, False, {}
 
 
+class Spot(gym.Env):
+    """One step: the best action is where the bright pixel of an image of 12 x 12 is from left, -1,
+    to right, 1; its reward is 0.
+    """
+
+    observation_space = Box(0, 255, (12, 12, 1), np.uint8)
+    action_space = Box(-1, 1, (1,))
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        row, self.column = self.np_random.integers(12, size=2)
+        self.image = np.zeros((12, 12, 1), dtype=np.uint8)
+        self.image[row, self.column] = 255
+        return self.image.copy(), {}
+
+    def step(self, action):
+        aim = self.column / 5.5 - 1
+        return self.image.copy(), -float((action[0] - aim) ** 2), True, False, {}
+
+    def render(self):
+        return self.image.repeat(8, 0).repeat(8, 1).repeat(3, 2)
+
+
 class Faulty(Counting):
     """Like `Counting`, until a file named `fault` in the working folder says what goes wrong in
     every fourth step: what is returned instead, as "reward nan" or "observation inf", or a name.
@@ -147,6 +175,7 @@ gym.register("Ticking-v0", Ticking, max_episode_steps=5)
 gym.register("Mortal-v0", Ticking, kwargs={"life": 1})
 gym.register("Aim-v0", Aim)
 gym.register("Faulty-v0", Faulty)
+gym.register("Spot-v0", Spot)
 gym.register("Wide-v0", Wide)
 gym.register("Buttons-v0", Buttons)
 gym.register("Vast-v0", Vast)

@@ -34,7 +34,8 @@ ARROWS = {  # who imports whom in the idea
     "checkpoint": set(),
     "tournament": set(),
     "mutation": set(),
-    "td3": {"networks", "checkpoint"},
+    "images": {"networks"},
+    "td3": {"networks", "images", "checkpoint"},
     "population": {"td3"},
     "evaluate": {"environment"},
     "render": {"evaluate", "environment"},
@@ -203,9 +204,10 @@ def test_a_crowded_line_is_found():
     assert crowded(f"\n{line[:-4]}\n") == []
 
 
-def test_the_idea_has_at_most_12000_tokens():
-    # The guard of the environments checks shapes and exits, and validation has one rule a message.
-    assert sum(map(cost, IDEA.values())) <= 12_000
+def test_the_idea_has_at_most_14000_tokens():
+    # 12,000 for the lander: the guard of the environments checks shapes and exits, and validation
+    # has one rule a message. Images are the rest: a module, and their edits in the mutations.
+    assert sum(map(cost, IDEA.values())) <= 14_000
 
 
 @pytest.mark.parametrize("name", IDEA)

@@ -325,6 +325,8 @@ def test_bounds_are_reached_and_never_passed_in_ten_thousand_mutations():
             return self.add_nodes(layer, -n, rng)
 
     class Agent:
+        channels = ()
+
         def __init__(self):
             self.networks, self.mutation_kind = {"actor": Shape((64, 64))}, "none"
 

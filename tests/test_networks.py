@@ -354,9 +354,9 @@ def test_removing_a_layer_lets_the_output_read_the_one_before_by_index(sizes):
     [
         (lambda: make((4,)).remove_layer(), "hidden_size must be a tuple"),
         (lambda: make((4,)).remove_nodes(0, 4, rng()), "at least 1, not 0"),
-        (lambda: make((4,)).remove_nodes(0, -1, rng()), "-1 nodes cannot be removed"),
-        (lambda: make((4,)).add_nodes(1, 1, rng()), r"no hidden layer 1 in \(4,\)"),
-        (lambda: make((4,)).add_nodes(-1, 1, rng()), r"no hidden layer -1 in \(4,\)"),
+        (lambda: make((4,)).remove_nodes(0, -1, rng()), "-1 of a layer's units cannot be removed"),
+        (lambda: make((4,)).add_nodes(1, 1, rng()), r"no layer 1 in hidden_size \(4,\)"),
+        (lambda: make((4,)).add_nodes(-1, 1, rng()), r"no layer -1 in hidden_size \(4,\)"),
         (lambda: make((4,)).change_activation("swash"), "unknown activation 'swash'"),
     ],
 )

@@ -112,7 +112,7 @@ def test_smoothing_noise_is_scaled_to_the_action_range_and_clipped(low, high):
     constant(agent.networks["critic"], 0.0, 0.0)
     seen = []
     target = agent.targets["critic"]
-    target.register_forward_hook(lambda module, args, output: seen.append(args[0][:, 1]))
+    target.register_forward_hook(lambda module, args, output: seen.append(args[1][:, 0]))
     constant(agent.targets["actor"])
     batch = Batch(
         *(torch.zeros(20_000, 1) for _ in range(4)), torch.zeros(20_000, 1, dtype=torch.bool)
@@ -134,7 +134,7 @@ def test_the_smoothed_action_stays_in_the_box():
     )
     seen = []
     agent.targets["critic"].register_forward_hook(
-        lambda module, args, output: seen.append(args[0][:, 1])
+        lambda module, args, output: seen.append(args[1][:, 0])
     )
     batch = Batch(*(torch.zeros(500, 1) for _ in range(4)), torch.zeros(500, 1, dtype=torch.bool))
     agent.learn(batch, torch.Generator().manual_seed(0))
@@ -660,9 +660,9 @@ def test_actions_that_are_no_vectors_are_refused(space):
         TD3(OBSERVATIONS, space)
 
 
-@pytest.mark.parametrize("space", [Discrete(4), Box(0, 255, (8, 8, 3), np.uint8)])
-def test_observations_that_are_no_vectors_are_refused(space):
-    with pytest.raises(ValueError, match="observations that are vectors"):
+@pytest.mark.parametrize("space", [Discrete(4), Box(0, 1, (8, 8, 3)), Box(-1, 1, (2, 2))])
+def test_observations_that_are_neither_vectors_nor_images_are_refused(space):
+    with pytest.raises(ValueError, match="observations that are vectors, or images of uint8"):
         TD3(space, ACTIONS)
 
 

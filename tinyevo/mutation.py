@@ -12,13 +12,14 @@ weights), a new hyper-parameter keeps everything.
 Mirrors the tutorial's section "Tournament selection and mutation".
 Leaves out: crossover, self-adapting mutation rates, and mutation of the noise and the algorithm.
 Needs: nothing else. An agent here is anything with `hp`, `set_hp`, `networks` (a dict with the
-policy under "actor"), `set_networks`, `hidden_size`, `activation`, `mutation_kind` and `mutation`,
-whose networks edit themselves as `EvolvableMLP` does.
+policy under "actor"), `set_networks`, `hidden_size`, `channels`, `activation`, `mutation_kind` and
+`mutation`, whose networks edit themselves as `EvolvableMLP` and `EvolvableCNN` do.
 """
 
 import copy
 import math
 from dataclasses import dataclass, field
+from operator import methodcaller
 
 import torch
 
@@ -115,6 +116,8 @@ class Mutations:
         layer_bounds, node_bounds: fewest and most hidden layers, fewest and most nodes in each;
             both inclusive.
         node_steps: numbers of nodes of which one is drawn to be added or removed.
+        conv_bounds, channel_bounds, channel_steps: the same for the convolutions and channels of an
+            agent that sees images. Layers that halve the picture stay, whatever the bounds.
         mutation_sd: standard deviation of the noise on a policy weight w, in units of |w|.
         mutated_share: largest share of the entries of a weight matrix that one mutation touches.
         super_prob, super_sd: probability that such an entry gets noise of `super_sd` |w| instead.
@@ -140,6 +143,9 @@ class Mutations:
     layer_bounds: tuple = (1, 3)
     node_bounds: tuple = (16, 256)
     node_steps: tuple = (16, 32, 64)
+    conv_bounds: tuple = (1, 5)
+    channel_bounds: tuple = (8, 64)
+    channel_steps: tuple = (4, 8, 16)
     mutated_share: float = 0.1
     super_prob: float = 0.05
     super_sd: float = 10.0
@@ -150,9 +156,10 @@ class Mutations:
         for name, (low, high) in RANGES.items():
             check_range(name, getattr(self, name), low, high)
         check_range("super_prob + reset_prob", self.super_prob + self.reset_prob, 0, 1)
-        for name in ("layer_bounds", "node_bounds", "node_steps"):
+        bounds_of = ("layer_bounds", "node_bounds", "conv_bounds", "channel_bounds")
+        for name in (*bounds_of, "node_steps", "channel_steps"):
             object.__setattr__(self, name, whole_numbers(name, getattr(self, name)))
-        for name in ("layer_bounds", "node_bounds"):
+        for name in bounds_of:
             bounds = getattr(self, name)
             if len(bounds) != 2 or bounds[0] > bounds[1]:
                 raise ValueError(f"{name} must be (fewest, most), not {bounds}")
@@ -212,46 +219,48 @@ class Mutations:
 
         Returns "old -> new" hidden sizes, or None if every size is at its bound.
         """
-        old = agent.hidden_size
-        n = int(rng.choice(self.node_steps))
-        depth, width = self._depth_edits(old), self._width_edits(old, n)
+        old = _architecture(agent)
+        width, depth = self._width_edits(agent, rng), self._depth_edits(agent)
         first, second = (depth, width) if rng.random() < self.new_layer_prob else (width, depth)
         edits = first or (second if 0 < self.new_layer_prob < 1 else [])
         if not edits:
             return None
         edit = edits[rng.integers(len(edits))]
-        agent.set_networks(**{name: edit(net, rng) for name, net in agent.networks.items()})
-        return f"architecture {_by_x(old)} -> {_by_x(agent.hidden_size)}"
+        agent.set_networks(**{name: edit(network) for name, network in agent.networks.items()})
+        return f"architecture {old} -> {_architecture(agent)}"
 
-    def _depth_edits(self, hidden_size):
-        """The edits of the number of layers that stay in bounds: functions of (network, rng)."""
-        fewest, most = self.layer_bounds
-        edits = []
-        if len(hidden_size) < most:
-            edits.append(lambda network, rng: network.add_layer())
-        if len(hidden_size) > fewest:
-            edits.append(lambda network, rng: network.remove_layer())
+    def _depth_edits(self, agent):
+        """The edits of the number of layers that stay in bounds: functions of a network."""
+        more, fewer = _room(len(agent.hidden_size), self.layer_bounds)
+        edits = [methodcaller("add_layer")] * more + [methodcaller("remove_layer")] * fewer
+        if agent.channels:
+            fewest, most = self.conv_bounds
+            bounds = max(fewest, agent.networks["actor"].config.halvings), most
+            more, fewer = _room(len(agent.channels), bounds)
+            edits += [methodcaller("add_conv_layer")] * more
+            edits += [methodcaller("remove_conv_layer")] * fewer
         return edits
 
-    def _width_edits(self, hidden_size, n):
-        """The edits of a layer's width that stay in bounds: functions of (network, rng).
+    def _width_edits(self, agent, rng):
+        """The edits of a layer's width that stay in bounds: functions of a network.
 
-        By `n` nodes, or by as many as there is room for.
+        By a number of units drawn from the steps, or by as many as there is room for.
         """
-        fewest, most = self.node_bounds
-
-        def add(layer, n):
-            return lambda network, rng: network.add_nodes(layer, n, rng)
-
-        def remove(layer, n):
-            return lambda network, rng: network.remove_nodes(layer, n, rng)
-
-        edits = []
-        for layer, nodes in enumerate(hidden_size):
-            if nodes < most:
-                edits.append(add(layer, min(n, most - nodes)))
-            if nodes > fewest:
-                edits.append(remove(layer, min(n, nodes - fewest)))
+        edits, n = [], int(rng.choice(self.node_steps))
+        for layer, nodes in enumerate(agent.hidden_size):
+            more, fewer = _room(nodes, self.node_bounds, n)
+            if more:
+                edits.append(methodcaller("add_nodes", layer, more, rng))
+            if fewer:
+                edits.append(methodcaller("remove_nodes", layer, fewer, rng))
+        if agent.channels:
+            n = int(rng.choice(self.channel_steps))
+        for layer, channels in enumerate(agent.channels):
+            more, fewer = _room(channels, self.channel_bounds, n)
+            if more:
+                edits.append(methodcaller("add_channels", layer, more, rng))
+            if fewer:
+                edits.append(methodcaller("remove_channels", layer, fewer, rng))
         return edits
 
     @torch.no_grad()
@@ -262,7 +271,7 @@ class Mutations:
         """
         policy = copy.deepcopy(agent.networks["actor"])
         changed = 0
-        for weight in policy.weights:
+        for weight in (*policy.weights, *getattr(policy, "kernels", ())):
             most = math.ceil(self.mutated_share * weight.numel())
             count = rng.integers(1, most, endpoint=True)
             entries = rng.choice(weight.numel(), size=count, replace=False)
@@ -308,9 +317,16 @@ class Mutations:
         return None
 
 
-def _by_x(hidden_size):
-    """Hidden sizes as text, such as "64x64"."""
-    return "x".join(map(str, hidden_size))
+def _room(size, bounds, n=1):
+    """How many units may be added and removed: `n`, or as many as the bounds leave room for."""
+    fewest, most = bounds
+    return max(0, min(n, most - size)), max(0, min(n, size - fewest))
+
+
+def _architecture(agent):
+    """An agent's hidden sizes as text, such as "64x64"; behind its channels, as "16x32+64x64"."""
+    sizes = [part for part in (agent.channels, agent.hidden_size) if part]
+    return "+".join("x".join(map(str, part)) for part in sizes)
 
 
 def _short(value):

@@ -8,8 +8,8 @@ moment; it only gives the next updates more to work with (`add_layer` says what 
 The idea is that of Net2Net (Chen et al. 2016); SEARL (Franke et al. 2021) draws random weights.
 
 Mirrors the tutorial's section "Evolvable networks".
-Leaves out: convolutions, recurrence and normalisation layers (for what layer norm does to a critic
-on LunarLander, see issue 468 of AgileRL).
+Leaves out: convolutions, which are in images.py; recurrence and normalisation layers (for what
+layer norm does to a critic on LunarLander, see issue 468 of AgileRL).
 Needs: nothing else.
 """
 
@@ -40,7 +40,7 @@ class MLPConfig:
                 f"hidden_size must be a tuple such as (64, 64), not {self.hidden_size!r}"
             )
         object.__setattr__(self, "hidden_size", tuple(self.hidden_size))
-        for size in (self.num_inputs, *self.hidden_size, self.num_outputs, self.ensemble_size):
+        for size in (self.fan_in, *self.hidden_size, self.num_outputs, self.ensemble_size):
             if type(size) is not int or size < 1:
                 raise ValueError(f"the sizes of a network are whole and at least 1, not {size!r}")
         for name in (self.activation, self.output_activation or self.activation):
@@ -48,6 +48,71 @@ class MLPConfig:
                 raise ValueError(
                     f"unknown activation {name!r}, choose from {', '.join(ACTIVATIONS)}"
                 )
+
+    @property
+    def fan_in(self):
+        """Inputs of the first layer."""
+        return self.num_inputs
+
+
+def parameters(tensors):
+    """A contiguous copy of these tensors, to be trained."""
+    copies = (tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in tensors)
+    return nn.ParameterList(map(nn.Parameter, copies))
+
+
+def draw_layer(ensemble, fan_in, fan_out, generator):
+    """The weights (ensemble, fan_in, fan_out) and biases (ensemble, 1, fan_out) of a new layer.
+
+    Uniform within 1 / sqrt(fan_in), the default of `nn.Linear`.
+    """
+    uniform = torch.rand(ensemble, fan_in + 1, fan_out, generator=generator) * 2 - 1
+    return (uniform / fan_in**0.5).split([fan_in, 1], dim=1)
+
+
+def add_inputs(weight, n):
+    """The weights of a layer that reads `n` more inputs, and makes nothing of them yet."""
+    return F.pad(weight, [0, 0] * (weight.dim() - 2) + [0, n])
+
+
+def add_units(weights, biases, layer, n, rng):
+    """The weights and biases of all layers when one of them gets `n` more units.
+
+    A weight is (ensemble, inputs, ..., units), a bias (ensemble, 1, units).
+    """
+    weights, biases, old = list(weights), list(biases), weights[layer]
+    fan_in = old[0, ..., 0].numel()
+    uniform = rng.uniform(-1, 1, size=(len(old), fan_in + 1, n)) / fan_in**0.5
+    weight, bias = torch.as_tensor(uniform).to(old).split([fan_in, 1], dim=1)
+    weight = weight.reshape(*old.shape[:-1], n)
+    weights[layer] = torch.cat([old, weight], dim=-1)
+    biases[layer] = torch.cat([biases[layer], bias], dim=-1)
+    weights[layer + 1] = add_inputs(weights[layer + 1], n)
+    return weights, biases
+
+
+def remove_units(weights, biases, layer, n, rng):
+    """The weights and biases of all layers when one of them loses `n` units, drawn with `rng`."""
+    if n < 0:
+        raise ValueError(f"{n} of a layer's units cannot be removed")
+    weights, biases = list(weights), list(biases)
+    keep = sorted(rng.permutation(biases[layer].shape[-1])[n:].tolist())
+    weights[layer], biases[layer] = weights[layer][..., keep], biases[layer][..., keep]
+    weights[layer + 1] = weights[layer + 1][:, keep]
+    return weights, biases
+
+
+def remove_last(weights, biases):
+    """The weights and biases of all layers without the last hidden one.
+
+    The output's weights stay with the unit of the same index; units that have no counterpart in the
+    removed layer get zeros.
+    """
+    *weights, removed, outgoing = weights
+    *biases, _, last = biases
+    width = removed.shape[1]
+    outgoing = add_inputs(outgoing[:, :width], max(0, width - outgoing.shape[1]))
+    return [*weights, outgoing], [*biases, last]
 
 
 class EvolvableMLP(nn.Module):
@@ -83,21 +148,25 @@ class EvolvableMLP(nn.Module):
         self.config = MLPConfig(
             num_inputs, num_outputs, hidden_size, activation, output_activation, ensemble_size
         )
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        sizes = [num_inputs, *self.config.hidden_size, num_outputs]
-        for fan_in, fan_out in zip(sizes, sizes[1:]):
-            # The default of `nn.Linear`: uniform within 1 / sqrt(fan_in).
-            uniform = torch.rand(ensemble_size, fan_in + 1, fan_out, generator=generator) * 2 - 1
-            weight, bias = (uniform / fan_in**0.5).split([fan_in, 1], dim=1)
-            self.weights.append(nn.Parameter(weight.clone()))
-            self.biases.append(nn.Parameter(bias.clone()))
+        self._draw_layers(generator)
 
-    def forward(self, x, first_only=False):
-        """Map (batch, num_inputs) to (batch, num_outputs).
+    def _draw_layers(self, generator):
+        """New weights and biases for every layer."""
+        sizes = [self.config.fan_in, *self.config.hidden_size, self.config.num_outputs]
+        layers = [
+            draw_layer(self.config.ensemble_size, fan_in, fan_out, generator)
+            for fan_in, fan_out in zip(sizes, sizes[1:])
+        ]
+        self.weights, self.biases = map(parameters, zip(*layers))
 
-        The result has a leading ensemble axis if there is more than one network. `first_only`
-        evaluates the first network of the ensemble alone.
+    def forward(self, obs, action=None, first_only=False):
+        """Map observations (batch, features) to (batch, num_outputs).
+
+        With actions (batch, act_dim), as a critic gets them, the inputs are both, side by side. The
+        result has a leading ensemble axis if there is more than one network. `first_only` evaluates
+        the first network of the ensemble alone.
         """
+        x = obs if action is None else torch.cat([obs, action], -1)  # (batch, num_inputs)
         hidden = ACTIVATIONS[self.config.activation]
         output = ACTIVATIONS.get(self.config.output_activation)
         networks = 1 if first_only else self.config.ensemble_size
@@ -140,12 +209,7 @@ class EvolvableMLP(nn.Module):
         ValueError if there is no other hidden layer.
         """
         config = replace(self.config, hidden_size=self.config.hidden_size[:-1])
-        width, removed = config.hidden_size[-1], self.config.hidden_size[-1]
-        weights, biases = list(self.weights), list(self.biases)
-        del weights[-2], biases[-2]
-        outgoing = weights[-1][:, :width]
-        weights[-1] = F.pad(outgoing, (0, 0, 0, max(0, width - removed)))
-        return self._edited(config, weights, biases)
+        return self._edited(config, *remove_last(self.weights, self.biases))
 
     def add_nodes(self, layer, n, rng):
         """`n` more nodes in hidden layer `layer`, with random incoming and zero outgoing weights.
@@ -155,16 +219,8 @@ class EvolvableMLP(nn.Module):
         `numpy.random.Generator` of the incoming weights and biases, which are drawn as those of a
         fresh network. Raises ValueError if there is no such layer.
         """
-        config = self._resized(layer, n)
-        weights, biases = list(self.weights), list(self.biases)
-        ensemble, fan_in, _ = weights[layer].shape
-        uniform = rng.uniform(-1, 1, size=(ensemble, fan_in + 1, n)) / fan_in**0.5
-        incoming = torch.as_tensor(uniform).to(weights[layer])
-        weight, bias = incoming.split([fan_in, 1], dim=1)
-        weights[layer] = torch.cat([weights[layer], weight], dim=2)
-        biases[layer] = torch.cat([biases[layer], bias], dim=2)
-        weights[layer + 1] = F.pad(weights[layer + 1], (0, 0, 0, n))
-        return self._edited(config, weights, biases)
+        config = self._resized("hidden_size", layer, n)
+        return self._edited(config, *add_units(self.weights, self.biases, layer, n, rng))
 
     def remove_nodes(self, layer, n, rng):
         """`n` nodes less in hidden layer `layer`; the others keep their weights and their order.
@@ -172,28 +228,20 @@ class EvolvableMLP(nn.Module):
         Which ones go is drawn with the `numpy.random.Generator` `rng`. Raises ValueError if there
         is no such layer or no node would be left.
         """
-        if n < 0:
-            raise ValueError(f"{n} nodes cannot be removed")
-        config = self._resized(layer, -n)
-        weights, biases = list(self.weights), list(self.biases)
-        keep = sorted(rng.permutation(self.config.hidden_size[layer])[n:].tolist())
-        weights[layer] = weights[layer][:, :, keep]
-        biases[layer] = biases[layer][:, :, keep]
-        weights[layer + 1] = weights[layer + 1][:, keep]
-        return self._edited(config, weights, biases)
+        config = self._resized("hidden_size", layer, -n)
+        return self._edited(config, *remove_units(self.weights, self.biases, layer, n, rng))
 
-    def _resized(self, layer, n):
-        """The configuration with `n` more nodes in hidden layer `layer`."""
-        hidden_size = list(self.config.hidden_size)
-        if layer not in range(len(hidden_size)):
-            raise ValueError(f"there is no hidden layer {layer} in {self.config.hidden_size}")
-        hidden_size[layer] += n
-        return replace(self.config, hidden_size=hidden_size)
+    def _resized(self, name, layer, n):
+        """The configuration with `n` more units in one layer of those that it lists by `name`."""
+        sizes = list(getattr(self.config, name))
+        if layer not in range(len(sizes)):
+            raise ValueError(f"there is no layer {layer} in {name} {tuple(sizes)}")
+        sizes[layer] += n
+        return replace(self.config, **{name: sizes})
 
     def _edited(self, config, weights, biases):
         """A new network of this configuration with a copy of these tensors."""
         new = copy.deepcopy(self)
         new.config = config
-        new.weights = nn.ParameterList(nn.Parameter(weight.detach().clone()) for weight in weights)
-        new.biases = nn.ParameterList(nn.Parameter(bias.detach().clone()) for bias in biases)
+        new.weights, new.biases = parameters(weights), parameters(biases)
         return new

@@ -2,7 +2,7 @@
 
 Mirrors the tutorial's section "Creating a population of agents".
 Leaves out: several algorithms or tasks in one population.
-Needs: td3.py, networks.py, checkpoint.py.
+Needs: td3.py, networks.py, images.py, checkpoint.py.
 """
 
 import math
@@ -20,8 +20,8 @@ def create_population(
     """A list of `population_size` agents with the ids 0, 1, ..., alike but for their weights.
 
     The weights follow from `seed`. `network` is passed on to each `TD3`: `hidden_size`,
-    `activation`, `device`. Raises ValueError for a size below 1 and for spaces that TD3 cannot
-    handle.
+    `activation`, `channels`, `device`. Raises ValueError for a size below 1 and for spaces that TD3
+    cannot handle.
     """
     if type(population_size) is not int or population_size < 1:
         raise ValueError(f"a population has at least 1 agent, not {population_size!r}")
@@ -40,9 +40,10 @@ def member_row(agent):
 
     Its keys: `id`, `parent_id`, `mutation_kind`, `mutation` (lineage); `fitness` and
     `train_return` of its last generation (NaN before the first); `steps` of its lineage;
-    `hidden_size` (as text, such as "64x64"), `activation`; and each hyper-parameter.
+    `hidden_size` (as text, such as "64x64"), `activation`; and each hyper-parameter. With images
+    also `channels`, as text.
     """
-    return {
+    row = {
         "id": agent.id,
         "parent_id": agent.parent_id,
         "mutation_kind": agent.mutation_kind,
@@ -54,3 +55,6 @@ def member_row(agent):
         "activation": agent.activation,
         **asdict(agent.hp),
     }
+    if agent.channels:
+        row["channels"] = "x".join(map(str, agent.channels))
+    return row

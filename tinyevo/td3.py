@@ -6,9 +6,8 @@ the policy is updated less often than the critics, and noise on the target actio
 from exploiting a narrow peak of a critic.
 
 Mirrors the tutorial's sections "TD3 overview" and "Defining hyper-parameters".
-Leaves out: image observations, discrete actions, weight decay, and any schedule (evolution is the
-schedule).
-Needs: networks.py, checkpoint.py.
+Leaves out: discrete actions, weight decay, and any schedule (evolution is the schedule).
+Needs: networks.py, images.py, checkpoint.py.
 """
 
 import copy
@@ -22,6 +21,7 @@ from torch.nn import functional as F
 from torch.optim import Adam
 
 from tinyevo import checkpoint
+from tinyevo.images import EvolvableCNN
 from tinyevo.networks import EvolvableMLP
 
 
@@ -76,11 +76,19 @@ RANGES = {  # of hyper-parameters, both ends included
 }
 
 
+def is_image(space):
+    """Whether a `Box` holds images: three axes of whole numbers from 0 to 255."""
+    return len(space.shape) == 3 and space.dtype == np.uint8
+
+
 def check_spaces(observation_space, action_space):
     """Raise ValueError for spaces that TD3 cannot handle."""
-    for name, space in (("observations", observation_space), ("actions", action_space)):
-        if not isinstance(space, Box) or len(space.shape) != 1:
-            raise ValueError(f"TD3 needs {name} that are vectors, not {space}")
+    if not isinstance(action_space, Box) or len(action_space.shape) != 1:
+        raise ValueError(f"TD3 needs actions that are vectors, not {action_space}")
+    is_box = isinstance(observation_space, Box)
+    if not is_box or not (len(observation_space.shape) == 1 or is_image(observation_space)):
+        what = "observations that are vectors, or images of uint8"
+        raise ValueError(f"TD3 needs {what}, not {observation_space}")
     low, high = action_space.low, action_space.high
     with np.errstate(over="ignore", invalid="ignore"):
         sizes = [np.float32(high) - np.float32(low), high - low]
@@ -105,10 +113,11 @@ class TD3:
     """One agent.
 
     Args:
-        observation_space, action_space: of one environment. Observations are vectors; the action
-            box must be finite.
+        observation_space, action_space: of one environment. Observations are vectors, or images of
+            uint8; the action box must be finite.
         hp: its `HyperParams`.
         hidden_size, activation: of the policy and of the critics alike.
+        channels: of the encoder's layers, for images; they are not used for vectors.
         device: where its tensors live, for example "cpu" or "cuda".
         generator: `torch.Generator` of the initial weights; None uses torch's global one.
 
@@ -116,6 +125,7 @@ class TD3:
         networks, targets, optimizers: dicts with the keys "actor" and "critic"; the critic is an
             ensemble of two.
         hidden_size, activation: of the hidden layers, alike in all networks.
+        channels: of the encoder's layers, alike in all networks; () for vectors.
         id, parent_id: of this agent and of its parent (None in the first generation).
         mutation_kind: what set it apart from its parent: "none", "elite", "architecture",
             "parameters", "activation" or "rl_hp".
@@ -135,6 +145,7 @@ class TD3:
         hp=HyperParams(),
         hidden_size=(64, 64),
         activation="relu",
+        channels=(16, 32, 32),
         device="cpu",
         generator=None,
     ):
@@ -153,10 +164,14 @@ class TD3:
 
         obs_dim, act_dim = observation_space.shape[0], action_space.shape[0]
         shape = {"hidden_size": hidden_size, "activation": activation, "generator": generator}
+        make = EvolvableMLP
+        if is_image(observation_space):
+            obs_dim, make = 0, EvolvableCNN
+            shape |= {"image_shape": observation_space.shape, "channels": channels}
         self.networks, self.targets, self.optimizers = {}, {}, {}
         self.set_networks(
-            actor=EvolvableMLP(obs_dim, act_dim, output_activation="tanh", **shape),
-            critic=EvolvableMLP(obs_dim + act_dim, 1, ensemble_size=2, **shape),
+            actor=make(obs_dim, act_dim, output_activation="tanh", **shape),
+            critic=make(obs_dim + act_dim, 1, ensemble_size=2, **shape),
         )
 
     def set_networks(self, **networks):
@@ -173,6 +188,7 @@ class TD3:
             )
             self.hidden_size = network.config.hidden_size
             self.activation = network.config.activation
+            self.channels = getattr(network.config, "channels", ())
 
     def set_hp(self, **changes):
         """Put new hyper-parameters in force, by name.
@@ -188,18 +204,20 @@ class TD3:
     def get_action(self, obs):
         """The greedy action: numpy in, numpy out, in the environment's units.
 
-        Takes one observation (obs_dim,) or a batch (batch, obs_dim) and returns (act_dim,) or
+        Takes one observation (*obs_shape) or a batch (batch, *obs_shape) and returns (act_dim,) or
         (batch, act_dim). Raises FloatingPointError if the policy diverged: an environment may take
         NaN for an action like any other.
         """
-        batch = torch.as_tensor(np.atleast_2d(obs), dtype=torch.float32, device=self.device)
+        single = np.ndim(obs) == len(self.observation_space.shape)
+        batch = np.asarray(obs)[None] if single else obs
+        batch = torch.as_tensor(batch, dtype=torch.float32, device=self.device)
         action = self._policy(self.networks["actor"], batch).cpu().numpy()
         if not np.isfinite(action).all():
             raise FloatingPointError("the policy diverged: its action is not finite")
         box = self.action_space
         # Rounding may step over an edge.
         action = np.clip(action.astype(box.dtype), box.low, box.high)
-        return action if np.ndim(obs) > 1 else action[0]
+        return action[0] if single else action
 
     def learn(self, batch, generator=None):
         """One update: the critics always, the policy and all targets every `policy_freq` updates.
@@ -220,18 +238,18 @@ class TD3:
             next_action = next_action.clamp(self.low, self.high)  # (batch, act_dim)
 
             # Use the smaller of the two critics; nothing follows a termination.
-            q1, q2 = self.targets["critic"](torch.cat([next_obs, next_action], -1))
+            q1, q2 = self.targets["critic"](next_obs, next_action)
             future = hp.gamma * (1 - terminated) * torch.minimum(q1, q2)
             target = hp.reward_scale * reward + future  # (batch, 1)
 
         # Move both critics towards the same target.
-        q1, q2 = critic(torch.cat([obs, action], -1))  # (batch, 1) each
+        q1, q2 = critic(obs, action)  # (batch, 1) each
         losses = {"critic": F.mse_loss(q1, target) + F.mse_loss(q2, target)}
         self._descend("critic", losses["critic"])
 
         if self.updates % hp.policy_freq == 0:
             # Update the policy: raise the first critic's value of its actions.
-            q1 = critic(torch.cat([obs, self._policy(actor, obs)], -1), first_only=True)
+            q1 = critic(obs, self._policy(actor, obs), first_only=True)
             losses["actor"] = -q1.mean()
             self._descend("actor", losses["actor"])
 
@@ -302,7 +320,8 @@ class TD3:
         boxes = [Box(low, high, dtype=low.dtype) for low, high in edges]
         agent = cls(*boxes, HyperParams(**state["hp"]), device=device, generator=torch.Generator())
         for name, saved in state["networks"].items():
-            network = EvolvableMLP(**saved["config"], generator=torch.Generator())
+            make = EvolvableCNN if "channels" in saved["config"] else EvolvableMLP
+            network = make(**saved["config"], generator=torch.Generator())
             network.load_state_dict(saved["weights"])
             agent.set_networks(**{name: network})
             agent.targets[name].load_state_dict(saved["target"])

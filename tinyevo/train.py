@@ -7,8 +7,8 @@ any order without changing a bit of the result, and resuming is not a case of it
 
 Mirrors the tutorial's section "Training and saving an agent".
 Leaves out: asynchronous evolution, and learning from what others fly in the same generation.
-Needs: population.py, td3.py, networks.py, buffer.py, checkpoint.py, noise.py, environment.py,
-evaluate.py.
+Needs: population.py, td3.py, networks.py, images.py, buffer.py, checkpoint.py, noise.py,
+environment.py, evaluate.py.
 """
 
 import copy

@@ -19,8 +19,9 @@ from gymnasium.error import DependencyNotInstalled
 from tinyevo import checkpoint
 from tinyevo.buffer import ReplayBuffer
 from tinyevo.environment import find_spaces
+from tinyevo.images import CNNConfig
 from tinyevo.mutation import Mutations, RLParameter
-from tinyevo.networks import ACTIVATIONS, MLPConfig
+from tinyevo.networks import ACTIVATIONS
 from tinyevo.td3 import TD3, HyperParams
 from tinyevo.tournament import TournamentSelection
 from tinyevo.train import Run, TrainConfig
@@ -32,10 +33,12 @@ class NetworkSettings:
 
     hidden_size: tuple = (64, 64)
     activation: str = "relu"
+    channels: tuple = (16, 32, 32)  # of the encoder, for images
 
     def __post_init__(self):
-        config = MLPConfig(1, 1, self.hidden_size, self.activation)  # which checks them
+        config = CNNConfig(1, 1, **vars(self))  # which checks them
         object.__setattr__(self, "hidden_size", config.hidden_size)
+        object.__setattr__(self, "channels", config.channels)
 
 
 @dataclass(frozen=True)
