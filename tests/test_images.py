@@ -315,7 +315,7 @@ def test_a_list_of_channels_is_copied():
     channels = [4, 6]
     network = make(channels)
     channels.append(9)
-    assert network.config.channels == (4, 6) and CNNConfig(1, 1).halvings == 3
+    assert network.config.channels == (4, 6) and CNNConfig(1, 1).halvings == 4
 
 
 # Agents that see

@@ -48,7 +48,7 @@ class CNNConfig(MLPConfig):
     """Everything that fixes the shape of an `EvolvableCNN`: the arguments of its constructor."""
 
     image_shape: tuple = (96, 96, 3)
-    channels: tuple = (16, 32, 32)
+    channels: tuple = (8, 16, 32, 32)
     halvings: int | None = None
 
     def __post_init__(self):
@@ -113,7 +113,7 @@ class EvolvableCNN(EvolvableMLP):
         num_inputs,
         num_outputs,
         image_shape,
-        channels=(16, 32, 32),
+        channels=(8, 16, 32, 32),
         halvings=None,
         hidden_size=(64, 64),
         activation="relu",

@@ -145,7 +145,7 @@ class TD3:
         hp=HyperParams(),
         hidden_size=(64, 64),
         activation="relu",
-        channels=(16, 32, 32),
+        channels=(8, 16, 32, 32),
         device="cpu",
         generator=None,
     ):

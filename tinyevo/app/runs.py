@@ -33,7 +33,7 @@ class NetworkSettings:
 
     hidden_size: tuple = (64, 64)
     activation: str = "relu"
-    channels: tuple = (16, 32, 32)  # of the encoder, for images
+    channels: tuple = (8, 16, 32, 32)  # of the encoder, for images
 
     def __post_init__(self):
         config = CNNConfig(1, 1, **vars(self))  # which checks them
