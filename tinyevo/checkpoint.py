@@ -54,7 +54,9 @@ def dumps(state):
     text = json.dumps({"format": FORMAT, "state": state}, default=placeholder)
     archive = io.BytesIO()
     torch.save({"json": text, "tensors": tensors}, archive)
-    return archive.getvalue() + hashlib.sha256(archive.getvalue()).digest()
+    digest = hashlib.sha256(archive.getbuffer()).digest()  # of the bytes where they are
+    archive.write(digest)
+    return archive.getvalue()
 
 
 def loads(data):
