@@ -170,7 +170,7 @@ if "SLOW_SAVES" in os.environ:  # the disk takes its time
     os.fsync = lambda file: (time.sleep(0.05), fast(file))[1]
 
 gym.register("Counting-v0", Counting)
-gym.register("Capped-v0", Counting, max_episode_steps=4)
+gym.register("Capped-v0", Counting, max_episode_steps=4, reward_threshold=2.5)
 gym.register("Ticking-v0", Ticking, max_episode_steps=5)
 gym.register("Mortal-v0", Ticking, kwargs={"life": 1})
 gym.register("Aim-v0", Aim)

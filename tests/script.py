@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = [sys.executable, str(ROOT / "train_lunar.py")]
 PROBES = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
 SMALL = ["--quick", "--max-steps", "240", "--evo-steps", "80", "--no-gif"]
-COUNTING = [*SMALL, "--env", "probes:Counting-v0", "--pop-size", "3"]
+COUNTING = [*SMALL, "--env", "probes:Counting-v0", "--pop-size", "3", "--target", "200"]
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 

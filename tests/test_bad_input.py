@@ -14,7 +14,7 @@ from tinyevo.networks import EvolvableMLP
 from tinyevo.population import create_population
 from tinyevo.td3 import TD3, HyperParams
 from tinyevo.tournament import TournamentSelection
-from tinyevo.train import Run, TrainConfig, train
+from tinyevo.train import Run, TrainConfig, train, with_target
 
 WEIGHTS = ["no_mutation", "architecture", "parameters", "activation", "rl_hp"]
 LIBRARY_CALLS = [
@@ -44,7 +44,7 @@ LIBRARY_CALLS = [
         "noise_dt must be a number from 0 to 1, not 14.0",
     ),  # the walk would explode
     (partial(TrainConfig, noise_dt="1"), "noise_dt"),
-    (partial(TrainConfig, target=None), "target"),
+    *[(partial(TrainConfig, target=target), "target") for target in ("1", True, math.nan, -2e9)],
     *[(partial(HyperParams, **{name: -1}), name) for name in vars(HyperParams())],
     *[(partial(HyperParams, **{name: math.nan}), name) for name in vars(HyperParams())],
     *[(partial(HyperParams, **{name: "1"}), name) for name in vars(HyperParams())],
@@ -128,6 +128,10 @@ LIBRARY_CALLS = [
     (
         lambda: train(Run([], None), TournamentSelection(), Mutations(), TrainConfig()),
         "the run has 0 agents, but the tournament makes 4",
+    ),
+    (
+        lambda: with_target(TrainConfig("Pendulum-v1")),
+        "Pendulum-v1 has no reward_threshold: choose a target (--target) that ends the run",
     ),
 ]
 

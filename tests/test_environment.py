@@ -15,6 +15,7 @@ from tinyevo.environment import (
     find_spaces,
     make_env,
     make_envs,
+    reward_threshold,
     successors,
 )
 
@@ -236,7 +237,7 @@ def test_an_environment_that_cannot_be_closed_is_warned_of_once_and_the_run_goes
     assert str(warning.message) == message
 
 
-@pytest.mark.parametrize("look", [find_spaces, can_render])
+@pytest.mark.parametrize("look", [find_spaces, can_render, reward_threshold])
 def test_a_look_at_an_environment_that_cannot_be_closed_warns(monkeypatch, look):
     monkeypatch.setattr(Wrong, "close", Mock(side_effect=RuntimeError("stuck")))
     with pytest.warns(UserWarning, match="when it was closed"):
@@ -328,15 +329,22 @@ def test_whether_an_environment_gives_pictures_is_known_by_its_id():
     assert can_render("LunarLanderContinuous-v3") and not can_render("probes:Counting-v0")
 
 
+def test_the_return_at_which_an_environment_counts_as_solved_is_known_by_its_id():
+    assert reward_threshold("LunarLanderContinuous-v3") == 200
+    assert reward_threshold("probes:Capped-v0") == 2.5
+    assert reward_threshold("Pendulum-v1") is None
+
+
 def test_an_environment_that_is_only_looked_at_is_closed(monkeypatch):
     closed = []
     monkeypatch.setattr(probes.Counting, "close", lambda self: closed.append(self))
     find_spaces("probes:Counting-v0")
     can_render("probes:Counting-v0")
-    assert len(closed) == 2
+    reward_threshold("probes:Counting-v0")
+    assert len(closed) == 3
 
 
-@pytest.mark.parametrize("look", [find_spaces, can_render])
+@pytest.mark.parametrize("look", [find_spaces, can_render, reward_threshold])
 @pytest.mark.parametrize("env_id", ["Nowhere-v0", "nowhere:Nothing-v0", "not an id"])
 def test_an_environment_that_is_not_here_is_refused_by_name_without_a_warning(look, env_id):
     with pytest.raises(ValueError, match=f"there is no environment '{env_id}' here: "):

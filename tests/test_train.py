@@ -33,6 +33,7 @@ from tinyevo.train import (
     share,
     train,
     train_member,
+    with_target,
 )
 
 
@@ -677,6 +678,21 @@ def test_the_best_confirmed_agent_is_kept_apart_from_the_population(monkeypatch)
     assert not any(done.best is agent for state in kept for agent in state.population)
 
 
+def test_without_a_target_a_run_stops_at_the_environments_own_threshold():
+    done = run(replace(TINY, env_id="probes:Capped-v0", target=None))
+    assert done.generation == 1 and done.best_return >= 2.5  # the threshold
+    assert run(replace(TINY, env_id="probes:Capped-v0", target=9.0)).generation == 3
+    with pytest.raises(ValueError, match="probes:Counting-v0 has no reward_threshold: choose a"):
+        run(replace(TINY, target=None))
+
+
+def test_a_target_is_taken_from_the_environment_only_where_none_is_chosen():
+    config = TrainConfig()
+    assert with_target(config) == replace(config, target=200)
+    chosen = replace(config, target=0.0)
+    assert with_target(chosen) is chosen
+
+
 def test_a_run_stops_at_a_confirmed_target_but_not_at_a_lucky_fitness(monkeypatch):
     fixed_scores(monkeypatch, [500, 500, 500], [10, 200, 0])
     done = run(replace(TINY, target=200))
@@ -888,7 +904,7 @@ def test_a_last_generation_that_is_cut_short_is_not_warned_of_if_the_others_are_
         ({"eval_steps": 1.5}, "None or a whole number from 1, not 1.5"),
         ({"eval_episodes": 0}, "a whole number from 1 to 1000, not 0"),
         ({"confirm_episodes": 0}, "a whole number from 1 to 1000, not 0"),
-        ({"target": math.nan}, "a number from -1000000000.0 to 1000000000.0, not nan"),
+        ({"target": math.nan}, "None or a number from -1e9 to 1e9, not nan"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_by_name_with_the_rule(wrong, rule):
@@ -899,7 +915,7 @@ def test_a_setting_that_makes_no_sense_is_refused_by_name_with_the_rule(wrong, r
 
 def test_every_setting_is_checked():
     checked = {*RANGES, "noise", "updates_for", "train_episode_steps", "eval_steps"}
-    checked |= {"max_steps", "evo_steps"}
+    checked |= {"max_steps", "evo_steps", "target"}
     assert checked | {"env_id"} == {setting.name for setting in fields(TrainConfig)}
 
 

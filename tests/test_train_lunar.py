@@ -68,6 +68,7 @@ def other(here, monkeypatch):
         TournamentSelection(1, False, 3),
         Mutations(0.5, 0.1, hp_space={"tau": train_lunar.RLParameter(0.1, 0.3)}),
     )  # fmt: skip
+    monkeypatch.setattr(train_lunar, "SETTINGS", quick)
     monkeypatch.setattr(train_lunar, "QUICK", quick)
     return quick
 

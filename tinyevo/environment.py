@@ -140,6 +140,14 @@ def episode_limit(env_id):
         return env.spec.max_episode_steps
 
 
+def reward_threshold(env_id):
+    """The mean return from which an environment counts as solved, or None; ValueError if there is
+    no such environment.
+    """
+    with _open(env_id) as env:
+        return env.spec.reward_threshold
+
+
 def _open(env_id):
     """An environment that is only looked at."""
     try:

@@ -17,12 +17,13 @@ import warnings
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from types import NoneType
 
 import numpy as np
 import torch
 
 from tinyevo.buffer import ReplayBuffer
-from tinyevo.environment import episode_limit, make_envs, successors
+from tinyevo.environment import episode_limit, make_envs, reward_threshold, successors
 from tinyevo.evaluate import evaluate
 from tinyevo.noise import make_noise
 from tinyevo.population import member_row
@@ -56,7 +57,7 @@ class TrainConfig:
     eval_episodes: int = 10  # episodes of which the fitness is the mean
     eval_steps: int | None = None  # limit of an evaluation episode; None: the environment's
     confirm_episodes: int = 100  # fresh episodes that confirm a new best agent
-    target: float = 200.0  # confirmed mean return that ends the run
+    target: float | None = None  # confirmed mean return that ends the run, see `with_target`
 
     def __post_init__(self):
         check_ranges(self, RANGES)
@@ -68,6 +69,9 @@ class TrainConfig:
             limit = getattr(self, name)
             if limit is not None and (type(limit) is not int or limit < 1):
                 raise ValueError(f"{name} must be None or a whole number from 1, not {limit!r}")
+        if type(self.target) not in (int, float, NoneType) or not abs(self.target or 0) <= 1e9:
+            what = "None or a number from -1e9 to 1e9"
+            raise ValueError(f"target must be {what}, not {self.target!r}")
         for name in ("max_steps", "evo_steps"):
             check_ranges(self, {name: (self.num_envs, math.inf)})
             whole = getattr(self, name) // self.num_envs * self.num_envs
@@ -93,8 +97,21 @@ RANGES = {  # of the settings, both ends included
     "noise_dt": (0, 1),
     "eval_episodes": (1, 1000),
     "confirm_episodes": (1, 1000),
-    "target": (-1e9, 1e9),
 }
+
+
+def with_target(config):
+    """The same settings with a target: where it is None, the environment's `reward_threshold`.
+
+    Raises ValueError if the environment has none either.
+    """
+    if config.target is not None:
+        return config
+    target = reward_threshold(config.env_id)
+    if target is None:
+        what = "has no reward_threshold: choose a target (--target) that ends the run"
+        raise ValueError(f"{config.env_id} {what}")
+    return replace(config, target=target)
 
 
 @dataclass(frozen=True)
@@ -218,15 +235,16 @@ def train(run, tournament, mutations, config, map=map, on_steps=ignore, on_gener
     history has the keys `generation`, those of `member_row`, and `elite` (whether it was the
     generation's fittest). Its population is the one that was evaluated last.
 
-    Raises ValueError if the tournament makes populations of another size, or if a mutation leaves
-    the ranges of `HyperParams`; FloatingPointError if all members diverge; and
-    `gymnasium.error.Error` if an environment fails.
+    Raises ValueError if the tournament makes populations of another size, if a mutation leaves the
+    ranges of `HyperParams`, or if there is no target; FloatingPointError if all members diverge;
+    and `gymnasium.error.Error` if an environment fails.
     """
     if len(run.population) != tournament.population_size:
         size = tournament.population_size
         raise ValueError(
             f"the run has {len(run.population)} agents, but the tournament makes {size}"
         )
+    config = with_target(config)
     _warn_of_short_slices(config)
     while run.steps < config.max_steps and run.best_return < config.target:
         # 1. Breed.

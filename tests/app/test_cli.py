@@ -19,6 +19,7 @@ import train_lunar
 from tinyevo import checkpoint
 from tinyevo.app import cli
 from tinyevo.app.runs import NetworkSettings, RunFolder, Settings
+from tinyevo.td3 import HyperParams
 
 # Torch's MemoryError, shortened
 TORCH = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
@@ -27,8 +28,9 @@ RUN = [*COUNTING, "--workers", "1", "--out", "run"]
 RESUME = ["--resume", "run", "--no-gif", "--workers", "1"]
 FLAGS = [
     *["env", "seed", "device", "workers", "pop-size", "num-envs", "max-steps", "evo-steps"],
-    *["target", "out", "resume", "no-gif", "quick"],
+    *["target", "out", "resume", "no-gif", "quick", "settings"],
 ]
+AT_0 = ["--target", "0"]
 COMMAND_LINES = [
     (["--env", "LunarLanderContinuous-v2"], "no environment 'LunarLanderContinuous-v2' here: "),
     (["--env", "LunarLander-v3"], "TD3 needs actions that are vectors, not Discrete(4)"),
@@ -37,9 +39,11 @@ COMMAND_LINES = [
     (["--env", ""], "there is no environment '' here: "),
     (["--env", "x" * 5000], "there is no environment 'xxx"),
     (["--env", "probes:Quitting-v0"], "there is no environment 'probes:Quitting-v0' here: 3"),
-    (["--env", "probes:Vast-v0", "--no-gif"], "whose difference fits into float32"),
-    (["--env", "probes:Aim-v0"], "cannot be rendered: add --no-gif"),
-    (["--env", "probes:Buttons-v0", "--no-gif"], "actions that are vectors, not Discrete(3)"),
+    ([*AT_0, "--env", "probes:Vast-v0", "--no-gif"], "whose difference fits into float32"),
+    ([*AT_0, "--env", "probes:Aim-v0"], "cannot be rendered: add --no-gif"),
+    ([*AT_0, "--env", "probes:Buttons-v0", "--no-gif"], "are vectors, not Discrete(3)"),
+    (["--env", "Pendulum-v1"], "Pendulum-v1 has no reward_threshold: choose a target (--target)"),
+    (["--quick", "--env", "probes:Aim-v0"], "probes:Aim-v0 has no reward_threshold: choose a"),
     (["--env"], "--env"),
     (["--device", "cuda:99"], "--device cuda:99 is not available"),
     (["--device", "meta"], "--device meta is not available"),
@@ -87,11 +91,16 @@ COMMAND_LINES = [
     (["--workers", "nan"], "--workers"),
     (["--workers", "inf"], "--workers"),
     (["--workers", "all"], "--workers"),
-    (["--target", "nan"], "target must be a number from -1000000000.0 to 1000000000.0, not nan"),
-    (["--target=-inf"], "target must be a number"),
+    (["--target", "nan"], "target must be None or a number from -1e9 to 1e9, not nan"),
+    (["--target=-inf"], "target must be None or a number"),
     (["--target", "high"], "--target"),
     (["--target", ""], "--target"),
     (["--targ", "5"], "--targ"),
+    (["--settings", "nowhere.json"], "No such file or directory: 'nowhere.json'"),
+    (["--settings", "full"], "full"),
+    (["--settings", "file"], "--settings file: Expecting value"),
+    (["--settings", "full/history.csv"], "--settings full/history.csv: Expecting value"),
+    (["--settings", ""], "--settings"),
     (["--out", "full"], "full is not empty"),
     (["--out", "file"], "file"),
     (["--out", "file/run"], "file"),
@@ -102,6 +111,7 @@ COMMAND_LINES = [
     (["--resume", "nowhere"], "nowhere/population.pt is missing"),
     (["--resume", ""], "--resume"),
     (["--resume", "full", "--out", "x"], "--out and --resume exclude each other: a run keeps its"),
+    (["--resume", "full", "--settings", "x"], "--settings and --resume exclude each other: a run"),
     (["--quick=1"], "--quick"),
     (["--no-gif", "no"], "no"),
     (["surprise"], "surprise"),
@@ -118,6 +128,8 @@ def swift():
     with pytest.MonkeyPatch.context() as context:
         quick = Settings(config, NetworkSettings((8,)), hp, page.tournament, page.mutations)
         context.setattr(train_lunar, "QUICK", quick)
+        page = replace(quick, config=train_lunar.SETTINGS.config)
+        context.setattr(train_lunar, "SETTINGS", page)
         context.setattr(train_lunar, "plot_evolution", draft)
         yield
 
@@ -190,8 +202,9 @@ def test_a_number_is_read_to_its_last_digit():
     assert cli.number("1.5") == 1.5
 
 
-def options(flags, settings=train_lunar.SETTINGS, folder=None):
+def options(flags, settings=None, folder=None):
     """What flags mean for the page's settings."""
+    settings = settings or train_lunar.SETTINGS
     return cli.read_options({"no_gif": True} | flags, settings, train_lunar.QUICK, folder)
 
 
@@ -208,6 +221,80 @@ def test_flags_win_over_quick():
     assert settings == replace(train_lunar.QUICK, config=config, tournament=tournament)
 
 
+WALKER = {"env_id": "probes:Capped-v0", "seed": 5, "target": 3.0, "train_episode_steps": 3}
+
+
+@pytest.fixture
+def walker(here):
+    """A file of settings of which the page has hardly one."""
+    page = replace(train_lunar.SETTINGS, hp=HyperParams(gamma=0.5)).changed(WALKER)
+    (here / "walker.json").write_text(page.to_json())
+    return page
+
+
+def test_a_file_replaces_the_settings_of_the_page_and_quick_and_flags_win_over_it(walker, here):
+    flags = {"settings": here / "walker.json"}
+    assert options(flags).settings == walker
+    changes = {"seed": 6, "target": 2.0, "population_size": 9}
+    assert options(flags | changes).settings == walker.changed(changes)
+    lengths = {name: new for name, _, new in train_lunar.SETTINGS.differences(train_lunar.QUICK)}
+    assert lengths["train_episode_steps"] == 200 and "env_id" not in lengths
+    assert options(flags | {"quick": True}).settings == walker.changed(lengths)
+    both = flags | changes | {"quick": True, "max_steps": 4000}
+    assert options(both).settings == walker.changed(lengths | changes | {"max_steps": 4000})
+
+
+def test_the_settings_that_a_run_wrote_begin_the_same_run_again(begun, straight, monkeypatch):
+    arguments = ["--no-gif", "--workers", "1", "--out", "again"]
+    call(monkeypatch, "--settings", "run/config.json", *arguments)
+    assert files(begun.with_name("again")) == files(straight)
+
+
+def test_another_environment_has_a_target_of_its_own_and_its_own_limit_of_an_episode(walker, here):
+    capped = options({"env_id": "probes:Capped-v0"}).settings.config
+    assert (capped.target, capped.train_episode_steps) == (2.5, None)
+    quick = options({"env_id": "probes:Capped-v0", "quick": True}).settings.config
+    assert (quick.target, quick.train_episode_steps) == (2.5, 200)
+    chosen = options({"env_id": "probes:Capped-v0", "target": 9.0}).settings.config
+    assert (chosen.target, chosen.train_episode_steps) == (9.0, None)
+    flags = {"settings": here / "walker.json", "env_id": "LunarLanderContinuous-v3"}
+    lander = options(flags).settings.config
+    assert (lander.target, lander.train_episode_steps, lander.seed) == (200, None, 5)
+    same = options({"env_id": "LunarLanderContinuous-v3"}).settings
+    assert same == train_lunar.SETTINGS
+
+
+def test_a_target_that_a_file_leaves_open_is_the_environments_own(walker, here):
+    (here / "open.json").write_text(walker.changed({"target": None}).to_json())
+    config = options({"settings": here / "open.json"}).settings.config
+    assert config == replace(walker.config, target=2.5)
+
+
+@pytest.mark.parametrize(
+    "write, words",
+    [
+        (lambda text: text.replace('"gamma"', '"surprise"'), "settings.hp lacks gamma"),
+        (lambda text: text.replace('"seed": 5', '"seed": "5"'), "settings.config.seed must be int"),
+        (lambda text: text.replace("0.5", "2", 1), "gamma must be a number from 0 to 1, not 2"),
+        (lambda text: text.replace('"target": 3.0', '"target": NaN'), "target must be None or a"),
+        (lambda text: text[:99], "Expecting"),
+        (lambda text: "[" * 100_000, "recursion"),
+        (lambda text: "5", "settings must hold config, network, hp, tournament, mutations"),
+        (lambda text: "\x00", "Expecting value"),
+        (lambda text: "\udcff", "decode byte 0xff"),
+    ],
+)
+def test_a_damaged_or_foreign_file_of_settings_is_refused_by_name_in_one_line(
+    walker, here, monkeypatch, capsys, write, words
+):
+    text = write(walker.to_json())
+    (here / "file.json").write_bytes(text.encode(errors="surrogateescape"))
+    assert exit_status(monkeypatch, "--settings", "file.json") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("train_lunar.py: --settings file.json: ") and words in error
+    assert error.count("\n") == 1 and sorted(os.listdir(here)) == ["file.json", "walker.json"]
+
+
 def test_there_are_never_more_workers_than_members_nor_than_windows_can_wait_for(monkeypatch):
     assert options({"workers": 3}).workers == 3
     assert options({"workers": 9}).workers == 4
@@ -222,7 +309,7 @@ def test_there_are_never_more_workers_than_members_nor_than_windows_can_wait_for
 
 
 def test_no_gif_renders_nothing_and_needs_no_environment_that_can():
-    assert not options({"env_id": "probes:Aim-v0"}).film
+    assert not options({"env_id": "probes:Aim-v0", "target": 0.0}).film
     flags = {"env_id": "LunarLanderContinuous-v3"}
     assert cli.read_options(flags, train_lunar.SETTINGS, train_lunar.QUICK, None).film
 

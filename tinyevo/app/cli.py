@@ -22,7 +22,7 @@ import subprocess
 import time
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import gymnasium as gym
@@ -31,7 +31,7 @@ import torch
 from tinyevo.app.report import plain_warnings
 from tinyevo.app.runs import RunFolder, Settings
 from tinyevo.environment import can_render
-from tinyevo.train import Run
+from tinyevo.train import Run, with_target
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,10 @@ def run_program(program, settings, quick):
     try:
         prepare_process()
         with closing(folder):
-            if "out" in flags and "resume" in flags:
-                raise ValueError("--out and --resume exclude each other: a run keeps its folder")
+            kept = [name for name in ("out", "settings") if name in flags]
+            if kept and "resume" in flags:
+                what = f"--{kept[0]} and --resume exclude each other"
+                raise ValueError(f"{what}: a run keeps its folder and its settings")
             program(read_options(flags, settings, quick, folder))
     except KeyboardInterrupt as stop:
         number = getattr(stop, "number", signal.SIGINT)  # an environment may raise it too
@@ -97,6 +99,8 @@ def make_parser(settings, quick):
         parser.add_argument(flag, dest=name, type=kind, metavar="X", help=text)
 
     config, size = settings.config, settings.tournament.population_size
+    file = "file of all settings, such as the config.json of a run"
+    add("--settings", "settings", path_name, "those of this program", file)
     add("--env", "env_id", str, config.env_id, "Gymnasium environment")
     add("--seed", "seed", number, config.seed, "all randomness of the run follows from it")
     add("--device", "device", str, "cpu", "torch device of the networks, such as cuda")
@@ -108,10 +112,11 @@ def make_parser(settings, quick):
     steps = "environment steps of a member"
     add("--max-steps", "max_steps", number, config.max_steps, f"{steps} in all")
     add("--evo-steps", "evo_steps", number, config.evo_steps, f"{steps} in a generation")
-    add("--target", "target", float, config.target, "confirmed mean return that ends the run")
-    add("--out", "out", folder_name, "the next runs/NNN", "folder of this run, new or empty")
+    target = f"{config.target}; the reward_threshold of another environment"
+    add("--target", "target", float, target, "confirmed mean return that ends the run")
+    add("--out", "out", path_name, "the next runs/NNN", "folder of this run, new or empty")
     resume = "folder of a run to resume, which keeps its settings"
-    add("--resume", "resume", folder_name, "begin a new run", resume)
+    add("--resume", "resume", path_name, "begin a new run", resume)
     parser.add_argument(
         "--no-gif", action="store_true", help="render no lander.gif (default: render it)"
     )
@@ -132,7 +137,7 @@ def number(text):
     return int(value) if value.is_integer() else value
 
 
-def folder_name(text):
+def path_name(text):
     """Read a path; an empty one is a mistake, often an empty variable of a shell."""
     if not text:
         raise ValueError
@@ -180,7 +185,7 @@ def read_options(flags, settings, quick, folder):
             changes = {name: new for name, _, new in settings.differences(quick)} | flags
         run, settings = resume_run(folder, changes, device)
     else:
-        run, settings = None, (quick if "quick" in flags else settings).changed(flags)
+        run, settings = None, new_settings(flags, settings, quick)
     workers = flags.get("workers", 1 if device.type == "cuda" else os.cpu_count() or 1)
     if type(workers) is not int or workers < 1:
         raise ValueError(f"--workers must be a whole number of at least 1, not {workers}")
@@ -189,6 +194,31 @@ def read_options(flags, settings, quick, folder):
         raise ValueError(f"--env {settings.config.env_id} cannot be rendered: add --no-gif")
     most = min(settings.tournament.population_size, 61)  # Windows waits for no more than 61
     return Options(settings, run, folder, device, min(workers, most), film)
+
+
+def new_settings(flags, settings, quick):
+    """The settings of a new run: the flags', else those of `quick`, else a file's or `settings`.
+
+    Another environment has a target of its own, and its own limit of an episode.
+    """
+    lengths = {}
+    if "quick" in flags:
+        lengths = {name: new for name, _, new in settings.differences(quick)}
+    if "settings" in flags:
+        settings = read_settings(flags["settings"])
+    old = settings.config.env_id
+    if flags.get("env_id", old) != old:
+        settings = settings.changed({"target": None, "train_episode_steps": None})
+    settings = settings.changed(lengths | flags)
+    return replace(settings, config=with_target(settings.config))
+
+
+def read_settings(path):
+    """The settings in a file; ValueError, naming it, if they are wrong."""
+    try:
+        return Settings.from_json(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"--settings {path}: {error}") from error
 
 
 def resume_run(folder, changes, device):

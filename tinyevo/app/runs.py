@@ -111,8 +111,8 @@ def from_plain(kind, value, name):
         raise ValueError(f"{name} must be 'int' or 'float', not {value!r}")
     if kind is tuple and isinstance(value, list):
         return tuple(value)
-    if kind is float:
-        kind = int | float
+    if kind in (float, float | None):
+        kind = int | kind
     if not isinstance(value, kind):
         raise ValueError(f"{name} must be {getattr(kind, '__name__', kind)}, not {value!r}")
     return value
