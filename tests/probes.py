@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, Sequence, Tuple
 
 
 class Counting(gym.Env):
@@ -146,10 +146,43 @@ class Wide(Ticking):
         return np.full(200, np.nan, dtype=np.float32), 1.0, False, False, {}
 
 
+class Mixed(Counting):
+    """What `Counting` shows, as a `Dict`, and a button that is pressed in every second step."""
+
+    observation_space = Dict({"button": Discrete(2), "count": Counting.observation_space})
+
+    def _obs(self):
+        return {"button": np.int64(self.t % 2), "count": super()._obs()}
+
+
+class Paired(Mixed):
+    """The same as a `Tuple`."""
+
+    observation_space = Tuple([Counting.observation_space, Discrete(2)])
+
+    def _obs(self):
+        return super()._obs()["count"], super()._obs()["button"]
+
+
+class Listed(Counting):
+    """Observations of any length, which no vector holds."""
+
+    observation_space = Sequence(Box(-1, 1, (1,)))
+
+    def _obs(self):
+        return (np.zeros(1, dtype=np.float32),) * self.t
+
+
 class Buttons(Counting):
     """Actions that TD3 cannot take."""
 
     action_space = Discrete(3)
+
+
+class Unbounded(Counting):
+    """Actions without an end."""
+
+    action_space = Box(-np.inf, np.inf, (2,))
 
 
 class Vast(Counting):
@@ -177,6 +210,10 @@ gym.register("Aim-v0", Aim)
 gym.register("Faulty-v0", Faulty)
 gym.register("Spot-v0", Spot)
 gym.register("Wide-v0", Wide)
+gym.register("Mixed-v0", Mixed)
+gym.register("Paired-v0", Paired)
+gym.register("Listed-v0", Listed)
 gym.register("Buttons-v0", Buttons)
+gym.register("Unbounded-v0", Unbounded)
 gym.register("Vast-v0", Vast)
 gym.register("Quitting-v0", Quitting)

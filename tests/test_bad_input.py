@@ -131,7 +131,7 @@ LIBRARY_CALLS = [
     ),
     (
         lambda: with_target(TrainConfig("Pendulum-v1")),
-        "Pendulum-v1 has no reward_threshold: choose a target (--target) that ends the run",
+        "Pendulum-v1 has no reward_threshold: choose a target (--target)",
     ),
 ]
 

@@ -325,6 +325,28 @@ def test_the_spaces_of_an_environment_are_found_by_its_id():
     assert find_spaces("LunarLanderContinuous-v3")[1].shape == (2,)
 
 
+@pytest.mark.parametrize("env_id, columns", [("Mixed", [2, 3, 4]), ("Paired", [0, 1, 2])])
+def test_observations_of_several_parts_are_flattened_into_one_vector(env_id, columns):
+    space, _ = find_spaces(f"probes:{env_id}-v0")
+    assert space.shape == (5,) and type(space) is gym.spaces.Box
+    env, plain = make_env(f"probes:{env_id}-v0"), make_env("probes:Counting-v0")
+    (obs, _), (expected, _) = env.reset(seed=1), plain.reset(seed=1)
+    button = [column for column in range(5) if column not in columns]
+    for pressed in (0, 1, 0):
+        assert obs.dtype == space.dtype and space.contains(obs)
+        assert obs[columns].tolist() == expected.tolist()
+        assert obs[button].tolist() == [1 - pressed, pressed]
+        (obs, *_), (expected, *_) = env.step(ACTION), plain.step(ACTION)
+
+
+def test_a_part_of_an_observation_that_is_missing_is_answered_with_the_name(monkeypatch):
+    monkeypatch.setattr(probes.Mixed, "_obs", lambda self: {"button": np.int64(0)})
+    env = make_env("probes:Mixed-v0", disable_env_checker=True)
+    words = r"^the environment Mixed-v0 raised KeyError\('count'\) in step 0 of an episode$"
+    with pytest.raises(gym.error.Error, match=words):
+        env.reset(seed=1)
+
+
 def test_whether_an_environment_gives_pictures_is_known_by_its_id():
     assert can_render("LunarLanderContinuous-v3") and not can_render("probes:Counting-v0")
 

@@ -21,11 +21,17 @@ class Guarded(gym.Wrapper):
     environment raises anything but KeyboardInterrupt, or if it returns an observation or a reward
     that is not finite or has another shape or kind than its spaces say. What it returns is copied,
     and so is the action: it may write into its own arrays and into those that it is given. Its
-    infos are left out: nobody here reads them, and they may be anything.
+    infos are left out: nobody here reads them, and they may be anything. Observations that are no
+    arrays, such as a `Dict` or a `Tuple` of spaces, are flattened into vectors.
     """
 
     taken = 0  # steps of the episode
     closed = False
+
+    def __init__(self, env):
+        if not isinstance(env.observation_space, gym.spaces.Box):
+            env = gym.wrappers.FlattenObservation(env)
+        super().__init__(env)
 
     def reset(self, *, seed=None, options=None):
         """Begin an episode: (obs, info)."""

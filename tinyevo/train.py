@@ -17,7 +17,6 @@ import warnings
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from types import NoneType
 
 import numpy as np
 import torch
@@ -69,7 +68,7 @@ class TrainConfig:
             limit = getattr(self, name)
             if limit is not None and (type(limit) is not int or limit < 1):
                 raise ValueError(f"{name} must be None or a whole number from 1, not {limit!r}")
-        if type(self.target) not in (int, float, NoneType) or not abs(self.target or 0) <= 1e9:
+        if type(self.target) not in (int, float, type(None)) or not abs(self.target or 0) <= 1e9:
             what = "None or a number from -1e9 to 1e9"
             raise ValueError(f"target must be {what}, not {self.target!r}")
         for name in ("max_steps", "evo_steps"):
@@ -109,8 +108,7 @@ def with_target(config):
         return config
     target = reward_threshold(config.env_id)
     if target is None:
-        what = "has no reward_threshold: choose a target (--target) that ends the run"
-        raise ValueError(f"{config.env_id} {what}")
+        raise ValueError(f"{config.env_id} has no reward_threshold: choose a target (--target)")
     return replace(config, target=target)
 
 

@@ -42,6 +42,8 @@ COMMAND_LINES = [
     ([*AT_0, "--env", "probes:Vast-v0", "--no-gif"], "whose difference fits into float32"),
     ([*AT_0, "--env", "probes:Aim-v0"], "cannot be rendered: add --no-gif"),
     ([*AT_0, "--env", "probes:Buttons-v0", "--no-gif"], "are vectors, not Discrete(3)"),
+    ([*AT_0, "--env", "probes:Unbounded-v0", "--no-gif"], "actions with finite bounds whose"),
+    ([*AT_0, "--env", "probes:Listed-v0", "--no-gif"], "observations that are vectors"),
     (["--env", "Pendulum-v1"], "Pendulum-v1 has no reward_threshold: choose a target (--target)"),
     (["--quick", "--env", "probes:Aim-v0"], "probes:Aim-v0 has no reward_threshold: choose a"),
     (["--env"], "--env"),
