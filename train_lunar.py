@@ -83,13 +83,15 @@ SETTINGS = Settings(
         },
     ),
 )
-# `--quick` is the whole pipeline in about a minute: it learns and mutates, but does not land.
+# `--quick` is the whole pipeline in half a minute: it learns and mutates, but does not land.
 QUICK = replace(
     SETTINGS,
     config=replace(
         SETTINGS.config,
-        max_steps=4_800,
-        evo_steps=1_600,
+        num_envs=4,
+        max_steps=2_400,
+        evo_steps=800,
+        memory_size=10_000,  # images of 96 x 96 take half a gigabyte
         train_episode_steps=200,
         eval_steps=200,
         confirm_episodes=20,

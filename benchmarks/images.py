@@ -1,9 +1,9 @@
 """What images cost, and that a population learns from them: `python benchmarks/images.py`.
 
 First a population evolves on `probes:Spot-v0` (tests/probes.py), where the rewarded action is where
-a bright pixel is: a line a generation, with the processor's seconds since it began. A policy that sees nothing
-gets -0.40 there at best, one that sees everything 0. Then the processor time of one update on
-CarRacing's observations, with the settings of `train_lunar.py`.
+a bright pixel is: a line a generation, with the processor's seconds since it began. A policy that
+sees nothing gets -0.40 there at best, one that sees everything 0. Then the time of one update on
+CarRacing's observations.
 """
 
 import argparse
@@ -18,13 +18,12 @@ import torch
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests")]
 
-from train_lunar import SETTINGS  # noqa: E402
-
 from tinyevo.buffer import ReplayBuffer  # noqa: E402
 from tinyevo.environment import find_spaces  # noqa: E402
 from tinyevo.population import create_population  # noqa: E402
 from tinyevo.td3 import TD3, HyperParams  # noqa: E402
 from tinyevo.train import Run, TrainConfig, train  # noqa: E402
+from train_lunar import SETTINGS  # noqa: E402
 
 CONFIG = TrainConfig(
     env_id="probes:Spot-v0",

@@ -28,7 +28,7 @@ RUN = [*COUNTING, "--workers", "1", "--out", "run"]
 RESUME = ["--resume", "run", "--no-gif", "--workers", "1"]
 FLAGS = [
     *["env", "seed", "device", "workers", "pop-size", "num-envs", "max-steps", "evo-steps"],
-    *["target", "out", "resume", "no-gif", "quick", "settings"],
+    *["target", "out", "resume", "no-gif", "quick", "settings", "memory-size"],
 ]
 AT_0 = ["--target", "0"]
 COMMAND_LINES = [
@@ -46,6 +46,7 @@ COMMAND_LINES = [
     ([*AT_0, "--env", "probes:Listed-v0", "--no-gif"], "observations that are vectors"),
     (["--env", "Pendulum-v1"], "Pendulum-v1 has no reward_threshold: choose a target (--target)"),
     (["--quick", "--env", "probes:Aim-v0"], "probes:Aim-v0 has no reward_threshold: choose a"),
+    (["--env", "CarRacing-v3", "--memory-size", "1e9"], "GB, and this machine has"),
     (["--env"], "--env"),
     (["--device", "cuda:99"], "--device cuda:99 is not available"),
     (["--device", "meta"], "--device meta is not available"),
@@ -195,7 +196,7 @@ def test_help_shows_every_flag_and_its_default(monkeypatch, capsys):
     assert set(re.findall(r"--([\w-]+)", text)) == {*FLAGS, "help"}
     for flag in FLAGS:
         assert re.search(rf"--{flag}\b[^-]*?\(default:", text, re.S), flag
-    assert "max_steps 4800, evo_steps 1600, train_episode_steps 200" in " ".join(text.split())
+    assert "num_envs 4, max_steps 2400, evo_steps 800, memory_size 10000" in " ".join(text.split())
 
 
 def test_a_number_is_read_to_its_last_digit():
@@ -539,9 +540,9 @@ def test_a_target_that_has_been_reached_ends_the_run_and_a_larger_one_resumes_it
         (["--seed", "7"], "the run in run has seed 0, it cannot resume with 7"),
         (["--pop-size", "5"], "the run in run has population_size 3, it cannot resume with 5"),
         (["--env", "Nonsense-v0"], "has env_id probes:Counting-v0, it cannot resume with Nonsense"),
-        (["--num-envs", "4"], "the run in run has num_envs 8, it cannot resume with 4"),
+        (["--num-envs", "8"], "the run in run has num_envs 4, it cannot resume with 8"),
         (["--evo-steps", "88"], "the run in run has evo_steps 80, it cannot resume with 88"),
-        (["--quick"], "the run in run has evo_steps 80, it cannot resume with 1600"),
+        (["--quick"], "the run in run has evo_steps 80, it cannot resume with 800"),
         (["--max-steps", "80"], "the run in run has flown 240 steps, over max_steps 80"),
         (["--max-steps", "inf"], "max_steps must be a whole number"),
         (["--workers", "0"], "--workers must be"),

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from tinyevo.app import workers
 from tinyevo.app.workers import (
+    check_memory,
     every_second,
     map_here,
     map_in_pool,
@@ -32,6 +33,8 @@ from tinyevo.app.workers import (
     signals_deferred,
     worker_pool,
 )
+from tinyevo.buffer import ReplayBuffer
+from tinyevo.environment import find_spaces
 from tinyevo.train import Run
 
 needs_proc = pytest.mark.skipif(
@@ -312,3 +315,16 @@ def test_what_is_to_happen_every_second_happens_while_the_main_thread_is_busy_an
     assert times[1] - times[0] == pytest.approx(1, abs=0.5)
     time.sleep(1.2)
     assert len(times) == 2
+
+
+@pytest.mark.parametrize("count, copies", [(1, 7), (2, 8), (4, 14)])
+def test_a_memory_whose_copies_do_not_fit_is_refused_in_a_line_that_says_what_to_lower(
+    monkeypatch, count, copies
+):
+    needed = copies * ReplayBuffer(1000, *find_spaces(TINY.env_id)).storage.nbytes
+    system = {"SC_PHYS_PAGES": needed, "SC_PAGE_SIZE": 1}
+    monkeypatch.setattr(os, "sysconf", system.get, raising=False)
+    check_memory(count, TINY)
+    system["SC_PHYS_PAGES"] -= 1
+    with pytest.raises(ValueError, match=f"^1000 transitions .* {count} workers.*--memory-size$"):
+        check_memory(count, TINY)

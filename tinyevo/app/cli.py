@@ -30,6 +30,7 @@ import torch
 
 from tinyevo.app.report import plain_warnings
 from tinyevo.app.runs import RunFolder, Settings
+from tinyevo.app.workers import check_memory
 from tinyevo.environment import can_render
 from tinyevo.train import Run, with_target
 
@@ -112,6 +113,8 @@ def make_parser(settings, quick):
     steps = "environment steps of a member"
     add("--max-steps", "max_steps", number, config.max_steps, f"{steps} in all")
     add("--evo-steps", "evo_steps", number, config.evo_steps, f"{steps} in a generation")
+    kept = "transitions that the shared memory holds"
+    add("--memory-size", "memory_size", number, config.memory_size, kept)
     target = f"{config.target}; the reward_threshold of another environment"
     add("--target", "target", float, target, "confirmed mean return that ends the run")
     add("--out", "out", path_name, "the next runs/NNN", "folder of this run, new or empty")
@@ -124,7 +127,7 @@ def make_parser(settings, quick):
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"the whole pipeline in about a minute, too short to land (default: off): {changes}",
+        help=f"the whole pipeline in half a minute, too short to land (default: off): {changes}",
     )
     return parser
 
@@ -192,8 +195,10 @@ def read_options(flags, settings, quick, folder):
     film = "no_gif" not in flags
     if film and not can_render(settings.config.env_id):
         raise ValueError(f"--env {settings.config.env_id} cannot be rendered: add --no-gif")
-    most = min(settings.tournament.population_size, 61)  # Windows waits for no more than 61
-    return Options(settings, run, folder, device, min(workers, most), film)
+    # Windows waits for no more than 61.
+    workers = min(workers, settings.tournament.population_size, 61)
+    check_memory(workers, settings.config)
+    return Options(settings, run, folder, device, workers, film)
 
 
 def new_settings(flags, settings, quick):

@@ -23,8 +23,29 @@ import torch
 from tqdm import tqdm
 
 from tinyevo.app.report import plain_warnings
+from tinyevo.buffer import ReplayBuffer
+from tinyevo.environment import find_spaces
 
+SAVING = 7  # copies of the shared memory at once, as measured
 _flown = None  # in a worker: the counter that it shares with the main process
+
+
+def check_memory(count, config):
+    """Raise ValueError if the shared memory and its copies are more than this machine's memory.
+
+    While members fly, the main process holds two, and each worker two and what it was sent; while a
+    run is saved, the file is put together from copies.
+    """
+    spaces = find_spaces(config.env_id)
+    transition = ReplayBuffer(1, *spaces).storage.itemsize
+    needed = config.memory_size * transition * max(SAVING, 2 + 3 * count)
+    if not hasattr(os, "sysconf"):  # Windows does not say
+        return
+    installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > installed:
+        what = f"{config.memory_size} transitions of {transition / 1e3:.1f} kB and their copies"
+        have = f"{needed / 1e9:.1f} GB, and this machine has {installed / 1e9:.1f}"
+        raise ValueError(f"{what} for {count} workers take {have}: lower --memory-size")
 
 
 class Workers(NamedTuple):
