@@ -4,26 +4,32 @@ A code block says in its first line's words what it is:
 
 - `python quote=tinyevo.td3:TD3.learn` is that symbol's source, character by character (less its docstring with
   `nodoc`);
-- `python run` is executed as at a Python prompt, all of them in one namespace, in order, in a temporary folder;
+- `python run` is executed as at a Python prompt, those of a section (`##`) in one namespace of their own, in order, in
+  an empty folder: so each section can be entered alone;
 - `python script` is executed as a file of its own;
 - `text output` after one of these is what it prints;
-- `text recorded` is from a real run: its numbers may differ, its format may not;
+- `text recorded` after one of these is what it printed once: its numbers may differ, its format may not;
+- any other `text recorded` is a table of the run in `tests/recorded`;
 - `python copy=noise.py` runs in an empty folder that holds only the files it names;
-- a diagram that begins with `%% import arrows` is that of the imports;
+- a diagram that begins with `%% import arrows` is that of the imports, one that begins with `%% family tree` that of
+  the run in `tests/recorded`;
 - anything else is for reading.
 
-`python tests/test_tutorial.py` writes the quotes and the outputs anew.
+`python tests/test_tutorial.py` writes the quotes, the outputs and the recorded tables anew.
 """
 
 import ast
 import builtins
 import codeop
 import contextlib
+import csv
 import functools
 import importlib
 import io
+import math
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,23 +37,32 @@ import textwrap
 import warnings
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from common import make_agent
 
 from tinyevo.app.report import population_table
 from tinyevo.mutation import RLParameter
+from tinyevo.td3 import HyperParams
 
 ROOT = Path(__file__).parent.parent
 IDEA = {path.stem: path for path in (ROOT / "tinyevo").glob("[!_]*.py")}
 APP = {path.stem: path for path in (ROOT / "tinyevo" / "app").glob("[!_]*.py")}
 TUTORIAL = ROOT / "tutorial.md"
+PICTURES = "course/pictures/"  # drawn by a script of its own
+RECORDED = ROOT / "tests" / "recorded"  # the run `python train_lunar.py --seed 0`
 BLOCK = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.S | re.M)
 
 
 def blocks(text):
     """The code blocks of a text as (kind, body): kind is the first line's words."""
     return [(match["info"].split(), match["body"]) for match in BLOCK.finditer(text)]
+
+
+def sections(text):
+    """The sections of a text as (title, text)."""
+    parts = re.split(r"^## (.*)\n", text, flags=re.M)
+    return list(zip(parts[1::2], parts[2::2]))
 
 
 def source(name, nodoc=False):
@@ -88,7 +103,11 @@ def wrong_quotes(text):
 
 
 def run_blocks(text, folder):
-    """Execute the blocks marked to run; yields (block, what it printed, what is said to be printed)."""
+    """Execute the blocks marked to run, in one namespace.
+
+    Yields (block, what it printed, what is said to be printed). What is recorded counts as said if
+    it differs in its numbers alone.
+    """
     found, namespace, before = blocks(text), {"__name__": "tutorial"}, Path.cwd()
     os.chdir(folder)
     try:
@@ -100,7 +119,10 @@ def run_blocks(text, folder):
                         run_at_the_prompt(body, namespace)
                     else:
                         exec(compile(body, "script.py", "exec"), {"__name__": "__main__"})
-                yield body, printed.getvalue(), said if next_kind == ["text", "output"] else ""
+                printed = printed.getvalue()
+                if next_kind == ["text", "recorded"] and shape(said) == shape(printed):
+                    said = printed  # another machine's numbers
+                yield body, printed, said if next_kind[:1] == ["text"] else ""
     finally:
         os.chdir(before)
 
@@ -146,9 +168,16 @@ def known_names():
     return names
 
 
+def foreign_names(text):
+    """What the section about the source's names lists: the first column of its tables."""
+    section = dict(sections(text)).get("What the source calls it", "")
+    cells = re.findall(r"^\| (`.*?`) \|", section, re.M)
+    return {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+
+
 def unknown_names(text):
     """What a text names in code spans, outside of blocks, and what does not exist."""
-    prose, names, unknown = BLOCK.sub("", text), known_names(), []
+    prose, names, unknown = BLOCK.sub("", text), known_names() | foreign_names(text), []
     for span in re.findall(r"`([^`\n]+)`", prose):
         if re.fullmatch(r"[\w./-]+\.(py|md|csv|json|png|gif|pt|toml|patch)", span):
             files = {
@@ -172,8 +201,16 @@ def unknown_names(text):
             parts = span.partition("(")[0].split(".")
             unknown += [span] if not all(part in names for part in parts) else []
     for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", prose):
-        unknown += [link] if not (ROOT / link).exists() else []
+        to_be_drawn = link.startswith(PICTURES) and not (ROOT / PICTURES).exists()
+        unknown += [link] if not (ROOT / link).exists() and not to_be_drawn else []
     return unknown
+
+
+def dead_anchors(text):
+    """The links into a text that lead to none of its titles."""
+    titles = re.findall(r"^#+ (.*)$", BLOCK.sub("", text), re.M)
+    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    return [link for link in re.findall(r"\]\(#([^)]*)\)", text) if link not in anchors]
 
 
 def arrows_of(modules):
@@ -220,25 +257,185 @@ def wrong_settings(text):
     return wrong + [f"{title}.{name} is in no table" for title, name in sorted(every - seen)]
 
 
+def history():
+    """The rows of the recorded run."""
+    return list(csv.DictReader((RECORDED / "history.csv").read_text().splitlines()))
+
+
+def parent_of(row, rows):
+    """The row, one generation earlier, of a member's parent; for the elite, of itself."""
+    before = str(int(row["generation"]) - 1)
+    members = {older["id"]: older for older in rows if older["generation"] == before}
+    return members.get(row["id"]) or members[row["parent_id"]]
+
+
+def lineage(row, rows):
+    """A row and those of its line of parents, the oldest first."""
+    older = lineage(parent_of(row, rows), rows) if row["generation"] != "0" else []
+    return [*older, row]
+
+
+def member(row, rows):
+    """A recorded member, with what the table of a generation reads of an agent."""
+    hp = {field.name: field.type(row[field.name]) for field in fields(HyperParams)}
+    return SimpleNamespace(
+        id=int(row["id"]),
+        parent_id=int(row["parent_id"]) if row["parent_id"] else None,
+        mutation_kind=row["mutation_kind"],
+        mutation=row["mutation"],
+        fitness=[float(older["fitness"]) for older in lineage(row, rows)],
+        train_return=float(row["train_return"]),
+        steps=int(row["steps"]),
+        hidden_size=row["hidden_size"].split("x"),
+        activation=row["activation"],
+        hp=HyperParams(**hp),
+    )
+
+
+def recorded_table(generation):
+    """What the recorded run printed after a generation: its table from the history, and a line."""
+    rows = history()
+    members = [member(row, rows) for row in rows if row["generation"] == str(generation)]
+    output = (RECORDED / "output.txt").read_text()
+    confirmed = re.findall(r"^best confirmed: .*\n", output, re.M)[generation]
+    return f"generation {generation}\n{population_table(members)}\n{confirmed}"
+
+
+def family_tree():
+    """The recorded winner's line, and the other children of its members that mutated.
+
+    Two sets of (parent, mutation, child), and the fitness of each in its first generation.
+    """
+    rows = history()
+    line = {
+        row["id"] for row in lineage(next(r for r in reversed(rows) if r["elite"] == "True"), rows)
+    }
+    born = [row for row in rows if row["mutation_kind"] != "elite" and row["parent_id"] in line]
+    edges = {
+        (row["parent_id"], row["mutation"], row["id"]) for row in born if row["mutation"] != "none"
+    }
+    own = {edge for edge in edges if edge[2] in line}
+    named = {id for parent, _, id in edges for id in (parent, id)}
+    first = {row["id"]: row for row in reversed(rows)}
+    return own, edges - own, {id: round(float(first[id]["fitness"])) for id in named}
+
+
+def drawn_tree(text):
+    """The same from the diagram in a text."""
+    (body,) = [body for _, body in blocks(text) if body.startswith("%% family tree\n")]
+    fitness = {id: int(value) for id, value in re.findall(r"(\d+)\[\"\1: (-?\d+)", body)}
+    plain = re.sub(r"\[.*?\]", "", body)
+    own = set(re.findall(r'(\d+) == "(.*)" ==> (\d+)', plain))
+    return own, set(re.findall(r'(\d+) -- "(.*)" --> (\d+)', plain)), fitness
+
+
+ARMS = {  # of `benchmarks/learning-0.1.0.csv`, as the tutorial calls them
+    "default": "the script: a population of four",
+    "no mutation": "a population of four, no mutation",
+    "a single TD3": "a single TD3",
+    "a single TD3, a quarter of the updates": "a single TD3, a quarter of the updates (`learn_step` 8)",
+    "memory of 10,000": "a memory of 10,000",
+    "original exploration": "the often-copied exploration (sigma 0.1, `dt` 0.01)",
+    "Gaussian exploration": "Gaussian exploration, as strong as the script's (sigma 0.57)",
+    "bad numbers": "from bad hyper-parameters: a population of four",
+    "bad numbers, no mutation": "from bad hyper-parameters: a population of four, no mutation",
+    "bad numbers, factors of 2": "from bad hyper-parameters: a population of four, they change by factors of 2",
+    "bad numbers, updates for everybody's steps": "from bad hyper-parameters: a population of four, updates for everybody's steps",
+    "bad numbers, a single TD3": "from bad hyper-parameters: a single TD3",
+    "drawn numbers": "from drawn hyper-parameters: a population of four",
+    "drawn numbers, no mutation": "from drawn hyper-parameters: a population of four, no mutation",
+    "drawn numbers, a single TD3": "from drawn hyper-parameters: a single TD3",
+}
+
+
+def arm_rows():
+    """The rows of the table of arms, from the flights."""
+    flights = csv.DictReader((ROOT / "benchmarks" / "learning-0.1.0.csv").read_text().splitlines())
+    landings = {arm: {} for arm in ARMS}
+    for row in flights:
+        seeds, landed = landings[row["arm"]], float(row["confirmed"]) >= 200
+        steps = int(row["steps"]) if landed else math.inf
+        seeds[row["seed"]] = min(steps, seeds.get(row["seed"], math.inf))
+    table = []
+    for arm, seeds in landings.items():
+        landed = sum(steps < math.inf for steps in seeds.values())
+        median = statistics.median(seeds.values())
+        median = f"{median:,.0f}" if median < math.inf else "-"
+        table.append(f"| {ARMS[arm]} | {landed} of {len(seeds)} | {median} |")
+    return table
+
+
+INIT_HP = """ALGO POP_SIZE BATCH_SIZE LR_ACTOR LR_CRITIC O_U_NOISE EXPL_NOISE MEAN_NOISE THETA DT GAMMA
+MEMORY_SIZE POLICY_FREQ LEARN_STEP TAU CHANNELS_LAST EPISODES EVO_EPOCHS TARGET_SCORE EVO_LOOP MAX_STEPS
+LEARNING_DELAY EVO_STEPS EVAL_STEPS EVAL_LOOP TOURN_SIZE ELITISM"""
+MUT_P = """NO_MUT ARCH_MUT NEW_LAYER PARAMS_MUT ACT_MUT RL_HP_MUT RL_HP_SELECTION MUT_SD RAND_SEED MIN_LR
+MAX_LR MIN_BATCH_SIZE MAX_BATCH_SIZE MIN_LEARN_STEP MAX_LEARN_STEP hp_config net_config num_envs"""
+ARGUMENTS = """env env_name algo pop memory INIT_HP MUT_P init_hp mut_p swap_channels max_steps evo_steps
+eval_steps eval_loop learning_delay eps_start eps_end eps_decay target n_step per n_step_memory tournament
+selection_strategy mutation checkpoint checkpoint_path overwrite_checkpoints save_elite elite_path wb
+tensorboard tensorboard_log_dir verbose accelerator wandb_api_key wandb_kwargs"""
+
+
 TEXT = TUTORIAL.read_text() if TUTORIAL.exists() else ""
+RUNNABLE = {
+    title: body
+    for title, body in sections(TEXT)
+    if re.search(r"^```python (run|script)", body, re.M)
+}
 
 
 def test_every_quote_is_the_source():
     assert wrong_quotes(TEXT) == []
 
 
-def test_every_block_runs_and_prints_what_is_said(tmp_path):
-    for body, printed, said in run_blocks(TEXT, tmp_path):
+@pytest.mark.parametrize("title", RUNNABLE)
+def test_the_blocks_of_a_section_run_alone_and_print_what_is_said(title, tmp_path):
+    for body, printed, said in run_blocks(RUNNABLE[title], tmp_path):
         assert printed == said, body
 
 
-def test_recorded_output_has_the_format_of_today(tmp_path):
-    recorded = [body for kind, body in blocks(TEXT) if kind == ["text", "recorded"]]
-    head = population_table([make_agent()]).splitlines()[0]
-    tables = [body for body in recorded if "mutation" in body]
-    assert tables
-    for body in tables:
-        assert any(shape(line) == shape(head) for line in body.splitlines()), body
+def tables(text):
+    """The tables of generations in the blocks of a text."""
+    return [body for kind, body in blocks(text) if body.startswith("generation ")]
+
+
+@pytest.mark.parametrize("name", ["tutorial.md", "README.md"])
+def test_a_recorded_table_is_that_of_the_recorded_run(name):
+    found = tables((ROOT / name).read_text())
+    assert found
+    for body in found:
+        assert body == recorded_table(int(body.split()[1]))
+
+
+def test_the_recorded_run_printed_the_tables_of_its_history():
+    printed = "\n" + (RECORDED / "output.txt").read_text()
+    assert all(f"\n{recorded_table(generation)}" in printed for generation in range(6))
+
+
+def test_the_family_tree_is_that_of_the_recorded_run():
+    assert drawn_tree(TEXT) == family_tree()
+
+
+def test_the_table_of_arms_is_that_of_the_flights():
+    section = dict(sections(TEXT))["What evolution buys"]
+    rows = re.findall(r"^\| .* \| \d of \d \| .* \|$", section, re.M)
+    assert sorted(rows) == sorted(arm_rows())
+
+
+def test_every_name_of_the_source_is_in_the_table_and_no_other():
+    assert foreign_names(TEXT) == set(f"{INIT_HP} {MUT_P} {ARGUMENTS}".split())
+
+
+def test_every_link_into_the_text_leads_to_a_title():
+    assert dead_anchors(TEXT) == []
+
+
+def test_every_word_of_the_glossary_is_used_and_they_are_in_order():
+    glossary = dict(sections(TEXT))["Glossary"]
+    words = re.findall(r"^\| ([\w -]+?)(?:, \$.*?\$)? \|", glossary, re.M)[1:]
+    rest = TEXT.replace(glossary, "").lower()
+    assert words == sorted(words) and len(words) > 30
+    assert [word for word in words if word.lower() not in rest] == []
 
 
 def test_every_name_in_the_prose_exists():
@@ -379,11 +576,21 @@ def rewrite():
         return f"```{match['info']}\n{source(names[0], 'nodoc' in kind)}```" if names else match[0]
 
     text = BLOCK.sub(quoted, text)
-    for body, printed, said in run_blocks(text, tempfile.mkdtemp()):
-        old = f"{body}```\n\n```text output\n{said}```"
-        if said or printed:
-            assert old in text, f"this prints, and a block `text output` must follow:\n{body}"
-            text = text.replace(old, f"{body}```\n\n```text output\n{printed}```")
+    for table in tables(text):
+        text = text.replace(table, recorded_table(int(table.split()[1])))
+    for _, section in sections(text):
+        for body, printed, said in run_blocks(section, tempfile.mkdtemp()):
+            if said == printed:
+                continue
+            after = re.escape(f"{body}```\n\n") + r"(```text (?:output|recorded)\n)(?:.*\n)*?(```)$"
+            assert re.search(after, text, re.M), f"this prints, and no output follows:\n{body}"
+            new = f"{body}```\n\n"
+            text = re.sub(
+                after,
+                lambda match, new=new, out=printed: new + match[1] + out + match[2],
+                text,
+                flags=re.M,
+            )
     TUTORIAL.write_text(text)
 
 
