@@ -147,24 +147,27 @@ def shape(text):
     return "\n".join(" ".join(line.split()) for line in numbers.splitlines())
 
 
+def names_in(text):
+    """Every name that some code gives to something or uses, arguments and attributes among them."""
+    names = set()
+    for node in ast.walk(ast.parse(text)):
+        for attribute in ("name", "id", "attr", "arg", "module"):
+            value = getattr(node, attribute, None)
+            names |= set(value.split(".")) if isinstance(value, str) else set()
+    return names
+
+
 @functools.cache
 def known_names():
-    """Every name that the code of the project gives to something, arguments and attributes among them."""
+    """Every name that the code of the project knows, and every word of its short strings."""
     names = set(dir(builtins))
     code = [*IDEA.values(), *APP.values(), ROOT / "train_lunar.py"]
     for path in [*code, *ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/*.py")]:
-        names.add(path.stem)
+        names |= {path.stem} | names_in(path.read_text())
+    for path in code:
         for node in ast.walk(ast.parse(path.read_text())):
-            for attribute in ("name", "id", "attr", "arg", "module"):
-                value = getattr(node, attribute, None)
-                names |= set(value.split(".")) if isinstance(value, str) else set()
-            if (
-                path in code
-                and isinstance(node, ast.Constant)
-                and isinstance(node.value, str)
-                and len(node.value) < 40
-            ):
-                names |= set(re.findall(r"\w+", node.value))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                names |= set(re.findall(r"\w+", node.value)) if len(node.value) < 40 else set()
     return names
 
 
@@ -178,6 +181,8 @@ def foreign_names(text):
 def unknown_names(text):
     """What a text names in code spans, outside of blocks, and what does not exist."""
     prose, names, unknown = BLOCK.sub("", text), known_names() | foreign_names(text), []
+    for kind, body in blocks(text):
+        names |= names_in(body) if kind[:2] in (["python", "run"], ["python", "script"]) else set()
     for span in re.findall(r"`([^`\n]+)`", prose):
         if re.fullmatch(r"[\w./-]+\.(py|md|csv|json|png|gif|pt|toml|patch)", span):
             files = {
@@ -374,6 +379,8 @@ ARGUMENTS = """env env_name algo pop memory INIT_HP MUT_P init_hp mut_p swap_cha
 eval_steps eval_loop learning_delay eps_start eps_end eps_decay target n_step per n_step_memory tournament
 selection_strategy mutation checkpoint checkpoint_path overwrite_checkpoints save_elite elite_path wb
 tensorboard tensorboard_log_dir verbose accelerator wandb_api_key wandb_kwargs"""
+METHODS = """get_action set_training_mode reset_action_noise learn test add sample select mutation
+save_checkpoint load_checkpoint"""
 
 
 TEXT = TUTORIAL.read_text() if TUTORIAL.exists() else ""
@@ -423,7 +430,7 @@ def test_the_table_of_arms_is_that_of_the_flights():
 
 
 def test_every_name_of_the_source_is_in_the_table_and_no_other():
-    assert foreign_names(TEXT) == set(f"{INIT_HP} {MUT_P} {ARGUMENTS}".split())
+    assert foreign_names(TEXT) == set(f"{INIT_HP} {MUT_P} {ARGUMENTS} {METHODS}".split())
 
 
 def test_every_link_into_the_text_leads_to_a_title():
@@ -454,11 +461,13 @@ def test_a_module_mirrors_sections_that_there_are(path):
     assert set(re.findall(r'"(.*?)"', sections)) <= set(titles) and '"' in sections
 
 
-def test_the_sections_follow_the_reading_order():
+def test_the_sections_and_the_readme_follow_the_reading_order():
     order = ["networks", "td3", "noise", "environment", "buffer", "population", "tournament"]
     order += ["mutation", "evaluate", "train", "render", "checkpoint"]
     ends = re.findall(r"^\*Modules?:\* \[(\w+)\.py\]\(tinyevo/\w+\.py\)", TEXT, re.M)
     assert set(order) == set(IDEA) and ends == order
+    readme = (ROOT / "README.md").read_text()
+    assert re.findall(r"^\| \[(\w+)\.py\]\(tinyevo/\w+\.py\) \|", readme, re.M) == order
 
 
 def test_every_setting_is_in_a_table_with_the_value_that_the_script_has():
@@ -539,9 +548,32 @@ def test_what_cannot_be_pasted_into_a_prompt_is_noticed(tmp_path):
         list(run_blocks(text.format("pass", ""), tmp_path))
 
 
-def test_another_format_of_recorded_output_is_noticed():
+def test_another_format_of_recorded_output_is_noticed(tmp_path):
     assert shape("id  fitness\n 3   -7.5e-04") == shape("id fitness\n12 1,000.25")
     assert shape("id fitness") != shape("id return")
+    text = "```python run\nprint('return', 6 * 7)\n```\n\n```text recorded\n{} 41\n```\n"
+    ((_, printed, said),) = run_blocks(text.format("return"), tmp_path)
+    assert printed == said
+    ((_, printed, said),) = run_blocks(text.format("fitness"), tmp_path)
+    assert printed != said
+
+
+def test_a_section_that_needs_another_one_is_noticed(tmp_path):
+    text = "## One\n\n```python run\nx = 1\n```\n\n## Two\n\n```python run\nprint(x)\n```\n"
+    (_, one), (_, two) = sections(text)
+    assert list(run_blocks(one, tmp_path)) == [("x = 1\n", "", "")]
+    with pytest.raises(NameError):
+        list(run_blocks(two, tmp_path))
+
+
+def test_a_wrong_edge_and_a_wrong_fitness_of_the_family_tree_are_noticed():
+    for old, new in (("7 ==", "6 =="), ('["10: 130"]', '["10: 131"]'), ("0.0008", "0.0009")):
+        assert old in TEXT and drawn_tree(TEXT.replace(old, new)) != family_tree()
+
+
+def test_a_dead_anchor_is_noticed():
+    text = "[a](#a-word-of-it)\n[b](#a-word)\n# A word, of it\n"
+    assert dead_anchors(text) == ["a-word"]
 
 
 def test_a_name_that_does_not_exist_is_noticed():
