@@ -481,23 +481,56 @@ def copies():
     ]
 
 
-@pytest.mark.parametrize(
-    "kind, body", copies(), ids=lambda value: value[1] if isinstance(value, list) else ""
-)
-def test_a_copied_module_works_with_the_files_that_are_named(tmp_path, kind, body):
-    files = kind[1].removeprefix("copy=").split(",")
-    folder = tmp_path if len(files) == 1 else tmp_path / "tinyevo"
-    folder.mkdir(exist_ok=True)
-    for name in files:
-        (folder / name).write_text((ROOT / "tinyevo" / name).read_text())
+def python(folder, code):
+    """What some code prints that runs in a folder, without the package of this repository."""
     done = subprocess.run(
-        [sys.executable, "-c", body],
-        cwd=tmp_path,
+        [sys.executable, "-c", code],
+        cwd=folder,
         capture_output=True,
         text=True,
         env={"PATH": os.environ["PATH"]},
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def lay_out(folder, kind, body):
+    """Copy the files that a block names, and put the block beside them; True if it is one file."""
+    files = kind[1].removeprefix("copy=").split(",")
+    place = folder if len(files) == 1 else folder / "tinyevo"
+    place.mkdir(parents=True)
+    for name in files:
+        (place / name).write_text((ROOT / "tinyevo" / name).read_text())
+    (folder / "block.py").write_text(body)
+    return len(files) == 1
+
+
+def test_modules_that_need_no_other_work_when_they_are_copied(tmp_path):
+    alone = [copy for copy in copies() if "," not in copy[0][1]]
+    for number, (kind, body) in enumerate(alone):
+        assert lay_out(tmp_path / str(number), kind, body)
+    # In one process, because to import torch takes longer than all of them.
+    code = f"""
+import runpy, sys
+sys.modules["tinyevo"] = None  # any import of it fails
+for number in range({len(alone)}):
+    print(number)
+    sys.path.insert(0, str(number))
+    runpy.run_path(f"{{number}}/block.py")
+    del sys.path[0]
+"""
+    printed = python(tmp_path, code).splitlines()
+    assert set(map(str, range(len(alone)))) < set(printed)
+
+
+@pytest.mark.parametrize(
+    "kind, body",
+    [copy for copy in copies() if "," in copy[0][1]],
+    ids=lambda value: value[1] if isinstance(value, list) else "",
+)
+def test_a_copied_module_works_with_the_files_that_are_named(tmp_path, kind, body):
+    assert not lay_out(tmp_path / "copy", kind, body)
+    python(tmp_path / "copy", body)
 
 
 def test_every_module_is_copied():
