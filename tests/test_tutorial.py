@@ -291,6 +291,7 @@ def member(row, rows):
         fitness=[float(older["fitness"]) for older in lineage(row, rows)],
         train_return=float(row["train_return"]),
         steps=int(row["steps"]),
+        channels=(),
         hidden_size=row["hidden_size"].split("x"),
         activation=row["activation"],
         hp=HyperParams(**hp),
@@ -463,7 +464,7 @@ def test_a_module_mirrors_sections_that_there_are(path):
 
 def test_the_sections_and_the_readme_follow_the_reading_order():
     order = ["networks", "td3", "noise", "environment", "buffer", "population", "tournament"]
-    order += ["mutation", "evaluate", "train", "render", "checkpoint"]
+    order += ["mutation", "evaluate", "train", "render", "checkpoint", "images"]
     ends = re.findall(r"^\*Modules?:\* \[(\w+)\.py\]\(tinyevo/\w+\.py\)", TEXT, re.M)
     assert set(order) == set(IDEA) and ends == order
     readme = (ROOT / "README.md").read_text()
