@@ -195,8 +195,8 @@ class EvolvableCNN(EvolvableMLP):
     def _layers(self):
         """The kernels, and the perceptron's weights on the maps: (ensemble, in, pixels, out)."""
         features = self.config.fan_in - self.config.num_inputs
-        maps = self.weights[0][:, :features].unflatten(1, (self.config.channels[-1], -1))
-        return [*self.kernels, maps]
+        maps = self.weights[0][:, :features]
+        return [*self.kernels, maps.unflatten(1, (self.config.channels[-1], -1))]
 
     def _edited_encoder(self, config, layers, offsets):
         """A new network of this configuration with a copy of these tensors."""
