@@ -202,11 +202,12 @@ if "SLOW_SAVES" in os.environ:  # the disk takes its time
     fast = os.fsync
     os.fsync = lambda file: (time.sleep(0.05), fast(file))[1]
 
-gym.register("Counting-v0", Counting)
+gym.register("Counting-v0", Counting, max_episode_steps=10)  # which it never reaches
+gym.register("Free-v0", Counting)
 gym.register("Capped-v0", Counting, max_episode_steps=4, reward_threshold=2.5)
 gym.register("Ticking-v0", Ticking, max_episode_steps=5)
-gym.register("Mortal-v0", Ticking, kwargs={"life": 1})
-gym.register("Aim-v0", Aim)
+gym.register("Mortal-v0", Ticking, max_episode_steps=2, kwargs={"life": 1})
+gym.register("Aim-v0", Aim, max_episode_steps=2)
 gym.register("Faulty-v0", Faulty)
 gym.register("Spot-v0", Spot)
 gym.register("Wide-v0", Wide)

@@ -104,6 +104,15 @@ class Wrong(probes.Counting):
 gym.register("Wrong-v0", Wrong)
 
 
+class Mute(BaseException):
+    """Not even its name can be printed."""
+
+    def __repr__(self):
+        raise RuntimeError("no words")
+
+    __str__ = __repr__
+
+
 def wrong(at_reset=None, **in_step):
     """A guarded `Wrong`, named as one from the registry is."""
     env = Wrong()
@@ -118,6 +127,7 @@ def wrong(at_reset=None, **in_step):
         (SystemExit(3), r"raised SystemExit\(3\)"),
         (GeneratorExit(), r"raised GeneratorExit\(\)"),
         (StopIteration(), r"raised StopIteration\(\)"),
+        (Mute(), "raised Mute without a repr"),
         (np.full(3, np.nan), r"returned the observation \[nan nan nan\]"),
         (np.zeros(4), r"said that its observation has shape \(3,\), but returned \(4,\)"),
         (np.zeros((3, 1)), r"said that its observation has shape \(3,\), but returned \(3, 1\)"),
@@ -143,6 +153,8 @@ def test_a_failure_of_reset_is_named_too(what, fault):
         ({"obs": SystemExit(0)}, r"raised SystemExit\(0\)"),
         ({"obs": CancelledError()}, r"raised CancelledError\(\)"),
         ({"obs": np.zeros(2)}, r"said that its observation has shape \(3,\), but returned \(2,\)"),
+        ({"obs": [Mute()]}, "returned the observation list without a repr"),
+        ({"reward": [Mute()]}, "returned the reward list without a repr"),
         ({"obs": None}, "returned the observation None, which is not of float32"),
         ({"reward": np.ones(2)}, r"said that its reward has shape \(\), but returned \(2,\)"),
         ({"reward": np.ones(1)}, r"said that its reward has shape \(\), but returned \(1,\)"),
@@ -209,9 +221,11 @@ def test_ctrl_c_is_no_fault_of_the_environment(monkeypatch):
 
 def test_an_environment_that_cannot_be_made_any_more_is_named(monkeypatch):
     message = r"the environment Wrong-v0 raised RuntimeError\('full'\) when it was made"
-    monkeypatch.setattr(Wrong, "__init__", Mock(side_effect=[None, RuntimeError("full")]))
+    monkeypatch.setattr(Wrong, "__init__", Mock(side_effect=[None, RuntimeError("full"), Mute()]))
     with pytest.raises(gym.error.Error, match=message):
         make_envs("Wrong-v0", 2)
+    with pytest.raises(gym.error.Error, match="raised Mute without a repr when it was made"):
+        make_env("Wrong-v0")
 
 
 def test_environments_whose_spaces_differ_are_named(monkeypatch):
@@ -357,6 +371,15 @@ def test_the_return_at_which_an_environment_counts_as_solved_is_known_by_its_id(
     assert reward_threshold("Pendulum-v1") is None
 
 
+@pytest.mark.filterwarnings("ignore:.*render_modes")
+@pytest.mark.parametrize(
+    "modes, pictures", [(None, 0), (3, 0), (["rgb_array_list"], 0), ({"rgb_array"}, 1)]
+)
+def test_what_an_environment_says_of_its_pictures_may_be_anything(monkeypatch, modes, pictures):
+    monkeypatch.setattr(Wrong, "metadata", {"render_modes": modes})
+    assert can_render("Wrong-v0") == pictures
+
+
 def test_an_environment_that_is_only_looked_at_is_closed(monkeypatch):
     closed = []
     monkeypatch.setattr(probes.Counting, "close", lambda self: closed.append(self))
@@ -364,6 +387,17 @@ def test_an_environment_that_is_only_looked_at_is_closed(monkeypatch):
     can_render("probes:Counting-v0")
     reward_threshold("probes:Counting-v0")
     assert len(closed) == 3
+
+
+@pytest.mark.parametrize("look", [find_spaces, can_render, reward_threshold])
+@pytest.mark.parametrize("error", [RuntimeError(), SystemExit(), GeneratorExit(), Mute()])
+def test_an_environment_that_cannot_be_made_is_refused_with_what_it_raised(
+    monkeypatch, look, error
+):
+    monkeypatch.setattr(Wrong, "__init__", Mock(side_effect=error))
+    words = f"no environment 'Wrong-v0' here: .*Wrong-v0 raised {type(error).__name__}"
+    with pytest.raises(ValueError, match=words):
+        look("Wrong-v0")
 
 
 @pytest.mark.parametrize("look", [find_spaces, can_render, reward_threshold])

@@ -593,6 +593,24 @@ def test_the_critic_is_an_ensemble_of_two_over_observation_and_action():
     )
 
 
+def test_an_environment_may_change_torchs_default_of_numbers():
+    batch = make_batch()
+
+    def grown():
+        agent = make_agent()
+        agent.set_networks(actor=agent.networks["actor"].add_layer())
+        for seed in range(4):
+            agent.learn(batch, torch.Generator().manual_seed(seed))
+        return agent
+
+    expected = grown()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert same(grown(), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 # What is refused
 
 
@@ -695,3 +713,13 @@ def test_an_agent_learns_on_cuda_and_comes_back_to_the_cpu():
     assert same(back, agent)
     learn(back)
     assert same(agent.clone(), agent)
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="no longer numbers here")
+def test_numbers_that_torch_does_not_have_are_refused():
+    with np.errstate(over="ignore"):
+        long = Box(-1, 1, (1,), np.longdouble)
+    with pytest.raises(ValueError, match="TD3 needs observations of at most 64 bits, not Box"):
+        TD3(long, UNIT)
+    with pytest.raises(ValueError, match="TD3 needs actions of at most 64 bits, not Box"):
+        TD3(UNIT, long)

@@ -866,12 +866,21 @@ def test_a_warning_comes_once_for_each_message(warned):
     [
         replace(SHORT, evo_steps=40),
         replace(SHORT, train_episode_steps=4),
-        replace(SHORT, env_id="probes:Counting-v0"),  # its episodes have no limit
+        replace(SHORT, env_id="probes:Free-v0", eval_steps=9),  # its episodes have no limit
     ],
 )
 def test_a_slice_that_holds_an_episode_is_not_warned_of(warned, config):
     run(config)
     assert not warned
+
+
+def test_an_episode_without_a_limit_is_warned_of_because_its_evaluation_may_never_end(warned):
+    run(replace(SHORT, env_id="probes:Free-v0"))
+    (warning,) = warned
+    assert str(warning.message) == (
+        "probes:Free-v0 has no limit of an episode's length: if one never ends, its evaluation "
+        "does not; set eval_steps"
+    )
 
 
 def test_a_last_generation_that_is_cut_short_is_not_warned_of_if_the_others_are_not(warned):

@@ -72,7 +72,7 @@ class Guarded(gym.Wrapper):
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # an environment is anybody's code
-            raise self._fault(f"raised {error!r}", where) from error
+            raise self._fault(f"raised {described(error)}", where) from error
 
     def _checked_obs(self, obs):
         space = self.observation_space
@@ -85,7 +85,7 @@ class Guarded(gym.Wrapper):
                 array = np.array(value).astype(dtype, casting="same_kind", copy=False)
                 single = array.astype(np.float32, copy=False)  # as memory and networks hold it
         except Exception as error:  # nor is it known what it returns
-            what = f"returned the {name} {value!r}, which is not of {np.dtype(dtype)}"
+            what = f"returned the {name} {described(value)}, which is not of {np.dtype(dtype)}"
             raise self._fault(what) from error
         if array.shape != shape:
             raise self._fault(f"said that its {name} has shape {shape}, but returned {array.shape}")
@@ -97,6 +97,14 @@ class Guarded(gym.Wrapper):
         name = getattr(self.env.spec, "id", self.env)
         where = where or f"in step {self.taken} of an episode"
         return gym.error.Error(f"the environment {name} {what} {where}")
+
+
+def described(value):
+    """The `repr` of whatever an environment raised or returned, if it has one."""
+    try:
+        return repr(value)
+    except BaseException:
+        return f"{type(value).__name__} without a repr"
 
 
 def make_env(env_id, max_episode_steps=None, **arguments):
@@ -111,7 +119,7 @@ def make_env(env_id, max_episode_steps=None, **arguments):
     except (KeyboardInterrupt, gym.error.Error):
         raise
     except BaseException as error:
-        what = f"the environment {env_id} raised {error!r} when it was made"
+        what = f"the environment {env_id} raised {described(error)} when it was made"
         raise gym.error.Error(what) from error
 
 
@@ -137,7 +145,7 @@ def find_spaces(env_id):
 def can_render(env_id):
     """Whether an environment gives pictures; ValueError if there is none."""
     with _open(env_id) as env:
-        return "rgb_array" in env.metadata.get("render_modes", ())
+        return "'rgb_array'" in described(env.metadata.get("render_modes"))
 
 
 def episode_limit(env_id):
@@ -158,8 +166,8 @@ def _open(env_id):
     """An environment that is only looked at."""
     try:
         with warnings.catch_warnings(action="ignore"):  # gym warns before it raises; once is enough
-            return Guarded(gym.make(env_id))
-    except (Exception, SystemExit) as error:  # an environment is anybody's code
+            return make_env(env_id)
+    except gym.error.Error as error:
         raise ValueError(f"there is no environment {env_id!r} here: {error}") from error
 
 

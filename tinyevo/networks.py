@@ -66,7 +66,8 @@ def draw_layer(ensemble, fan_in, fan_out, generator):
 
     Uniform within 1 / sqrt(fan_in), the default of `nn.Linear`.
     """
-    uniform = torch.rand(ensemble, fan_in + 1, fan_out, generator=generator) * 2 - 1
+    shape = ensemble, fan_in + 1, fan_out
+    uniform = torch.rand(shape, generator=generator, dtype=torch.float32) * 2 - 1
     return (uniform / fan_in**0.5).split([fan_in, 1], dim=1)
 
 
@@ -194,7 +195,7 @@ class EvolvableMLP(nn.Module):
         """
         width = self.config.hidden_size[-1]
         config = replace(self.config, hidden_size=(*self.config.hidden_size, width))
-        identity = torch.eye(width, device=self.weights[-1].device)
+        identity = torch.eye(width).to(self.weights[-1])
         identity = identity.repeat(self.config.ensemble_size, 1, 1)
         weights, biases = list(self.weights), list(self.biases)
         weights.insert(-1, identity)

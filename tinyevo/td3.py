@@ -89,6 +89,9 @@ def check_spaces(observation_space, action_space):
     if not is_box or not (len(observation_space.shape) == 1 or is_image(observation_space)):
         what = "observations that are vectors, or images of uint8"
         raise ValueError(f"TD3 needs {what}, not {observation_space}")
+    for name, space in (("observations", observation_space), ("actions", action_space)):
+        if space.dtype.itemsize > 8:  # torch has no longer numbers
+            raise ValueError(f"TD3 needs {name} of at most 64 bits, not {space}")
     low, high = action_space.low, action_space.high
     with np.errstate(over="ignore", invalid="ignore"):
         sizes = [np.float32(high) - np.float32(low), high - low]
@@ -232,7 +235,7 @@ class TD3:
 
         with torch.no_grad():
             # Smooth the target policy: similar actions should have similar values.
-            noise = torch.randn(action.shape, generator=generator, device=self.device)
+            noise = torch.empty_like(action).normal_(generator=generator)
             noise = (noise * hp.policy_noise).clamp(-hp.noise_clip, hp.noise_clip)
             next_action = self._policy(self.targets["actor"], next_obs) + noise * self.half_range
             next_action = next_action.clamp(self.low, self.high)  # (batch, act_dim)

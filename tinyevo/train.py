@@ -243,7 +243,7 @@ def train(run, tournament, mutations, config, map=map, on_steps=ignore, on_gener
             f"the run has {len(run.population)} agents, but the tournament makes {size}"
         )
     config = with_target(config)
-    _warn_of_short_slices(config)
+    _warn_of_limits(config)
     while run.steps < config.max_steps and run.best_return < config.target:
         # 1. Breed.
         members = breed(run, tournament, mutations, config)
@@ -343,8 +343,12 @@ def history_row(generation, agent, elite):
     return {"generation": generation, **member_row(agent), "elite": agent.id == elite.id}
 
 
-def _warn_of_short_slices(config):
-    limit = config.train_episode_steps or episode_limit(config.env_id) or 0
+def _warn_of_limits(config):
+    own = episode_limit(config.env_id)
+    if config.eval_steps is None and own is None:
+        what = f"{config.env_id} has no limit of an episode's length"
+        _warn_once(f"{what}: if one never ends, its evaluation does not; set eval_steps")
+    limit = config.train_episode_steps or own or 0
     shorter = "evo_steps" if config.evo_steps <= config.max_steps else "max_steps"
     steps = getattr(config, shorter) // config.num_envs
     if steps < limit:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import gymnasium as gym
 import pytest
@@ -20,6 +21,7 @@ from tinyevo import checkpoint
 from tinyevo.app import cli
 from tinyevo.app.runs import NetworkSettings, RunFolder, Settings
 from tinyevo.td3 import HyperParams
+from tinyevo.app.workers import stops_handled_by
 
 # Torch's MemoryError, shortened
 TORCH = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
@@ -38,7 +40,7 @@ COMMAND_LINES = [
     (["--env", "nonsense:Nonsense-v0"], "no environment 'nonsense:Nonsense-v0' here: "),
     (["--env", ""], "there is no environment '' here: "),
     (["--env", "x" * 5000], "there is no environment 'xxx"),
-    (["--env", "probes:Quitting-v0"], "there is no environment 'probes:Quitting-v0' here: 3"),
+    (["--env", "probes:Quitting-v0"], "there is no environment 'probes:Quitting-v0' here: "),
     ([*AT_0, "--env", "probes:Vast-v0", "--no-gif"], "whose difference fits into float32"),
     ([*AT_0, "--env", "probes:Aim-v0"], "cannot be rendered: add --no-gif"),
     ([*AT_0, "--env", "probes:Buttons-v0", "--no-gif"], "are vectors, not Discrete(3)"),
@@ -350,6 +352,38 @@ def test_a_folder_of_any_name_can_be_printed(here, monkeypatch):
     assert b"output: \\u65e5\\u672c\n" in narrow.buffer.getvalue()
 
 
+def test_when_it_ends_ctrl_c_and_sigterm_do_what_they_did_before(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train_lunar.py", "--workers", "0"])
+    with undisturbed():
+        for number in STOPS:
+            signal.signal(number, mine)
+        with pytest.raises(SystemExit):
+            cli.run_program(train_lunar.main, train_lunar.SETTINGS, train_lunar.QUICK)
+        assert [signal.getsignal(number) for number in STOPS] == [mine, mine]
+
+
+def mine(number, frame):
+    """The handler of whoever calls the program, such as a notebook."""
+
+
+def test_during_the_slow_imports_ctrl_c_ends_the_script_but_no_program_that_imports_it(monkeypatch):
+    before_the_imports, _ = Path(cli.__file__).read_text().split("import argparse")
+
+    def handler():
+        with undisturbed():
+            signal.signal(signal.SIGINT, mine)
+            exec(before_the_imports, {})
+            return signal.getsignal(signal.SIGINT)
+
+    monkeypatch.setattr(sys, "argv", ["somewhere/train_lunar.py"])
+    assert handler() is signal.SIG_DFL
+    monkeypatch.setattr(sys, "ps1", "In : ", raising=False)  # a notebook's %run
+    assert handler() is mine
+    monkeypatch.delattr(sys, "ps1")
+    monkeypatch.setattr(sys, "argv", ["other.py"])
+    assert handler() is mine
+
+
 # Stopping
 
 
@@ -396,8 +430,7 @@ def test_a_second_signal_does_not_disturb_the_end(monkeypatch):
 def test_a_signal_that_an_environment_swallows_is_not_the_last_that_is_heard(monkeypatch, number):
     times = [100.0]
     monkeypatch.setattr(cli.time, "monotonic", lambda: times[-1])
-    with undisturbed():
-        cli.set_stop_handler(cli.interrupt)
+    with stops_handled_by(cli.interrupt):
         for later in (0, 20, 20):
             times.append(times[-1] + later)
             with pytest.raises(KeyboardInterrupt):
@@ -458,6 +491,7 @@ def test_a_fault_that_takes_many_lines_is_told_in_one(monkeypatch, capsys):
         RuntimeError(TORCH),
         RuntimeError("std::bad_alloc"),
         RuntimeError("can't start new thread"),
+        ValueError("I/O operation on closed file."),
         OSError("no space"),
         gym.error.Error("a fault"),
         UserWarning("of short slices"),

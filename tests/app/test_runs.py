@@ -398,6 +398,22 @@ def test_two_objects_of_one_folder_are_two_writers(folder, done):
     folder.save(done, SETTINGS)  # as often as the first one likes
 
 
+def test_a_run_stays_in_its_folder_when_an_environment_goes_elsewhere(tmp_path, monkeypatch, done):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "away" / "away").mkdir(parents=True)
+    with closing(RunFolder(Path("run"))) as folder:
+        os.chdir("away")
+        folder.save(done, SETTINGS)
+        os.chdir("away")
+        with folder.new_file("film.gif") as file:
+            os.chdir("away")
+            file.write(b"film")
+        os.chdir("away")
+        assert "film.gif" in [path.name for path in folder.files()]
+    assert (tmp_path / "run" / "elite.pt").exists()
+    assert list((tmp_path / "away").rglob("*")) == [tmp_path / "away" / "away"]
+
+
 def test_a_new_file_takes_its_content_at_the_end_and_needs_no_package_that_is_missing(
     folder, capsys
 ):

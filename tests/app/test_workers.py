@@ -31,6 +31,7 @@ from tinyevo.app.workers import (
     run_task,
     side_by_side,
     signals_deferred,
+    stops_handled_by,
     worker_pool,
 )
 from tinyevo.buffer import ReplayBuffer
@@ -237,6 +238,12 @@ def test_the_pool_ends_its_workers_in_the_middle_of_their_work_and_no_other_proc
     bystander.join()
 
 
+def test_a_pool_starts_where_the_main_module_has_no_spec_as_in_a_notebook(monkeypatch):
+    monkeypatch.delattr(sys.modules["__main__"], "__spec__")
+    with worker_pool(1) as own:
+        assert len(own._processes) == 1
+
+
 PARENT = """
 import multiprocessing, time
 from tinyevo.app.workers import worker_pool
@@ -265,6 +272,15 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
 
 
 # Signals and seconds
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_stop_is_handled_as_said_until_the_block_ends_however_it_ends(number):
+    heard, old = [], signal.getsignal(number)
+    with pytest.raises(ZeroDivisionError), stops_handled_by(lambda number, _: heard.append(number)):
+        signal.raise_signal(number)
+        raise ZeroDivisionError
+    assert heard == [number] and signal.getsignal(number) is old
 
 
 @pytest.mark.parametrize("number", STOPS)

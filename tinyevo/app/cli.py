@@ -11,7 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
-if multiprocessing.parent_process() or Path(sys.argv[0]).name == "train_lunar.py":
+by_name = Path(sys.argv[0]).name == "train_lunar.py" and not hasattr(sys, "ps1")  # no notebook
+if multiprocessing.parent_process() or by_name:
     # While the slow imports below take their time, Ctrl-C ends the program and its workers at once.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -30,7 +31,7 @@ import torch
 
 from tinyevo.app.report import plain_warnings
 from tinyevo.app.runs import RunFolder, Settings
-from tinyevo.app.workers import check_memory
+from tinyevo.app.workers import STOPS, check_memory, stops_handled_by
 from tinyevo.environment import can_render
 from tinyevo.train import Run, with_target
 
@@ -56,8 +57,8 @@ def run_program(program, settings, quick):
     flags = vars(parser.parse_args())
     folder = RunFolder(flags.get("resume") or flags.get("out"))
     try:
-        prepare_process()
-        with closing(folder):
+        with stops_handled_by(interrupt), closing(folder):
+            prepare_process()
             kept = [name for name in ("out", "settings") if name in flags]
             if kept and "resume" in flags:
                 what = f"--{kept[0]} and --resume exclude each other"
@@ -148,9 +149,8 @@ def path_name(text):
 
 
 def prepare_process():
-    """Make this process the home of a run: its threads, signals, output and warnings."""
+    """Make this process the home of a run: its threads, output and warnings."""
     torch.set_num_threads(1)  # with small networks a second thread makes torch slower
-    set_stop_handler(interrupt)
     plain_warnings()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed
@@ -160,12 +160,6 @@ def prepare_process():
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
-def set_stop_handler(handler):
-    """Set the handler of Ctrl-C and SIGTERM."""
-    signal.signal(signal.SIGINT, handler)
-    signal.signal(signal.SIGTERM, handler)
-
-
 def interrupt(number, frame, after=0):
     """End in order, which no other signal disturbs in the next ten seconds.
 
@@ -173,7 +167,8 @@ def interrupt(number, frame, after=0):
     """
     if time.monotonic() < after:
         return
-    set_stop_handler(partial(interrupt, after=time.monotonic() + 10))
+    for other in STOPS:
+        signal.signal(other, partial(interrupt, after=time.monotonic() + 10))
     stop = KeyboardInterrupt()
     stop.number = number
     raise stop
@@ -249,8 +244,8 @@ def find_device(name):
         raise ValueError(f"--device {name} is not available here: {reason}") from error
 
 
-# What torch and Python say, in a RuntimeError, when memory or threads are short.
-SHORTAGES = ("tried to allocate", "bad_alloc", "can't start new thread")
+# What torch and Python say when memory or threads are short, or output was closed.
+SHORTAGES = ("tried to allocate", "bad_alloc", "can't start new thread", "closed file")
 
 
 def explain(error, begun):
@@ -261,7 +256,8 @@ def explain(error, begun):
     expected += (UserWarning,)  # where python -W error makes it an error
     if not begun:
         expected += (ValueError,)
-    short = type(error) is RuntimeError and any(words in str(error) for words in SHORTAGES)
+    plain = type(error) in (RuntimeError, ValueError)
+    short = plain and any(words in str(error) for words in SHORTAGES)
     if isinstance(error, expected) or short:
         return " ".join(str(error).split())
     return None

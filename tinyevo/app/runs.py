@@ -9,6 +9,7 @@ Mirrors the tutorial's section "Resuming and reproducing".
 import csv
 import io
 import json
+import os
 import sqlite3
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
@@ -148,6 +149,7 @@ class RunFolder:
         self.path = path
         self.begun = False
         self._lock = None
+        self._home = os.getcwd()  # an environment may go elsewhere
 
     def __str__(self):
         return str(self.path)
@@ -158,6 +160,7 @@ class RunFolder:
         A new folder is made first. Raises ValueError if it holds anything already, or if another
         run writes into it, and OSError, naming the file, if a file cannot be written.
         """
+        os.chdir(self._home)
         if self._lock is None:
             self._begin()
         checkpoint.save(run_state(run, settings), self.path / "population.pt")
@@ -198,10 +201,12 @@ class RunFolder:
         except (ImportError, DependencyNotInstalled) as error:
             print(f"no {name}: {error}")
         else:
+            os.chdir(self._home)
             checkpoint.write(self.path / name, content.getvalue())
 
     def files(self):
         """The paths of the run's files."""
+        os.chdir(self._home)
         return sorted(path for path in self.path.iterdir() if path.suffix != ".lock")
 
     def close(self):

@@ -11,6 +11,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
@@ -27,6 +28,7 @@ from tinyevo.buffer import ReplayBuffer
 from tinyevo.environment import find_spaces
 
 SAVING = 7  # copies of the shared memory at once, as measured
+STOPS = (signal.SIGINT, signal.SIGTERM)
 _flown = None  # in a worker: the counter that it shares with the main process
 
 
@@ -113,6 +115,7 @@ def worker_pool(count):
 
     Its attribute `flown` is a shared counter of the steps that `report_steps` was told.
     """
+    vars(sys.modules["__main__"]).setdefault("__spec__", None)  # IPython's %run has none
     # Spawned, not forked: a fork copies torch's locks in whatever state its threads left them.
     context = multiprocessing.get_context("spawn")
     flown = context.Value("q", 0)
@@ -134,6 +137,17 @@ def worker_pool(count):
 
 
 @contextmanager
+def stops_handled_by(handler):
+    """Let a function answer Ctrl-C and SIGTERM until the `with` block ends."""
+    before = [signal.signal(number, handler) for number in STOPS]
+    try:
+        yield
+    finally:
+        for number, old in zip(STOPS, before):
+            signal.signal(number, old)
+
+
+@contextmanager
 def signals_deferred():
     """Hold back Ctrl-C and SIGTERM until the `with` block ends: a process start is not interrupted.
 
@@ -143,20 +157,17 @@ def signals_deferred():
         yield  # signals interrupt the main thread alone
         return
     early = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    handlers = [signal.signal(number, lambda number, _: early.append(number)) for number in numbers]
     masks = hasattr(signal, "pthread_sigmask")  # not on Windows
-    if masks:
-        heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
+    with stops_handled_by(lambda number, _: early.append(number)):
         if masks:
-            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
-        for number, handler in zip(numbers, handlers):
-            signal.signal(number, handler)
-        for number in early:
-            signal.raise_signal(number)
+            heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            if masks:
+                signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+    for number in early:
+        signal.raise_signal(number)
 
 
 def report_steps(steps):
