@@ -1,14 +1,18 @@
 """Tiny environments of which everything is known; their ids are `probes:NAME-v0`."""
 
 import os
+import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, Sequence, Tuple
+
+from tinyevo.app.workers import count_steps
 
 
 class Counting(gym.Env):
@@ -133,6 +137,20 @@ class Faulty(Counting):
         return obs, reward, *rest
 
 
+class Fatal(Counting):
+    """Like `Counting`, until a file named `kill` in the working folder ends the process that finds
+    it in the fourth step of an episode. It takes the file along.
+    """
+
+    def step(self, action):
+        result = super().step(action)
+        with suppress(FileNotFoundError):
+            if self.t == 4:
+                Path("kill").unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+
 class Wide(Ticking):
     """An observation whose text takes several lines, and is not finite."""
 
@@ -198,6 +216,13 @@ class Quitting(Counting):
         sys.exit(3)
 
 
+def look(shared, steps):
+    """A task for a cluster, which takes a moment and reports some steps."""
+    time.sleep(1)
+    count_steps(steps)
+    return os.getpid(), len(shared)
+
+
 if "SLOW_SAVES" in os.environ:  # the disk takes its time
     fast = os.fsync
     os.fsync = lambda file: (time.sleep(0.05), fast(file))[1]
@@ -210,6 +235,7 @@ gym.register("Mortal-v0", Ticking, max_episode_steps=2, kwargs={"life": 1})
 gym.register("Aim-v0", Aim, max_episode_steps=2)
 gym.register("Faulty-v0", Faulty)
 gym.register("Spot-v0", Spot)
+gym.register("Fatal-v0", Fatal)
 gym.register("Wide-v0", Wide)
 gym.register("Mixed-v0", Mixed)
 gym.register("Paired-v0", Paired)

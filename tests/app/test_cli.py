@@ -20,8 +20,8 @@ import train_lunar
 from tinyevo import checkpoint
 from tinyevo.app import cli
 from tinyevo.app.runs import NetworkSettings, RunFolder, Settings
-from tinyevo.td3 import HyperParams
 from tinyevo.app.workers import stops_handled_by
+from tinyevo.td3 import HyperParams
 
 # Torch's MemoryError, shortened
 TORCH = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
@@ -30,7 +30,7 @@ RUN = [*COUNTING, "--workers", "1", "--out", "run"]
 RESUME = ["--resume", "run", "--no-gif", "--workers", "1"]
 FLAGS = [
     *["env", "seed", "device", "workers", "pop-size", "num-envs", "max-steps", "evo-steps"],
-    *["target", "out", "resume", "no-gif", "quick", "settings", "memory-size"],
+    *["target", "out", "resume", "no-gif", "quick", "settings", "memory-size", "cluster"],
 ]
 AT_0 = ["--target", "0"]
 COMMAND_LINES = [
@@ -96,6 +96,11 @@ COMMAND_LINES = [
     (["--workers", "nan"], "--workers"),
     (["--workers", "inf"], "--workers"),
     (["--workers", "all"], "--workers"),
+    *[
+        (["--cluster", text], f"--cluster must be like host:8786 or local:4, not '{text}'")
+        for text in ("", "local:", "local:0", "local:x", "local:-1", "host", "host:x", ":8786")
+    ],
+    (["--cluster", "local:2", "--workers", "2"], "--workers and --cluster exclude each other: a"),
     (["--target", "nan"], "target must be None or a number from -1e9 to 1e9, not nan"),
     (["--target=-inf"], "target must be None or a number"),
     (["--target", "high"], "--target"),
@@ -207,6 +212,12 @@ def test_a_number_is_read_to_its_last_digit():
     assert cli.number("1.5") == 1.5
 
 
+@pytest.fixture(autouse=True)
+def every_extra(monkeypatch):
+    """Let the command line find the packages of all extras."""
+    monkeypatch.setattr(cli, "find_spec", lambda name: sys.modules.get(name, name))
+
+
 def options(flags, settings=None, folder=None):
     """What flags mean for the page's settings."""
     settings = settings or train_lunar.SETTINGS
@@ -313,6 +324,17 @@ def test_there_are_never_more_workers_than_members_nor_than_windows_can_wait_for
     assert options({"device": "cuda"}).workers == 1  # they would all need its memory
 
 
+def test_a_cluster_has_workers_of_its_own():
+    assert options({"cluster": "tcp://host:8786"}).workers == "tcp://host:8786"
+    assert options({"cluster": "local:4"}).workers == "local:4"
+
+
+def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ValueError, match="the extra cluster: pip install distributed"):
+        options({"cluster": "local:4"})
+
+
 def test_no_gif_renders_nothing_and_needs_no_environment_that_can():
     assert not options({"env_id": "probes:Aim-v0", "target": 0.0}).film
     flags = {"env_id": "LunarLanderContinuous-v3"}
@@ -325,6 +347,8 @@ def test_the_hint_is_a_command_that_a_shell_reads_back_whatever_the_name_of_the_
     hint = cli.resume_hint("it's mine", {"device": "cuda", "no_gif": True})
     command = "'my folder/train_lunar.py' --resume 'it'\"'\"'s mine' --device=cuda --no-gif"
     assert hint == f"resume with: python {command}"
+    hint = cli.resume_hint("run", {"cluster": "host:8786"})
+    assert hint.endswith("--resume run --cluster=host:8786")
     assert "--resume ./-x" in cli.resume_hint("-x", {}), "a flag"
 
 

@@ -17,6 +17,7 @@ from script import ROOT
 import train_lunar
 from tinyevo import checkpoint
 from tinyevo.app.runs import NetworkSettings, RunFolder, Settings, lock_folder, next_folder
+from tinyevo.environment import episode_limit
 from tinyevo.mutation import Mutations, RLParameter
 from tinyevo.td3 import TD3, HyperParams
 from tinyevo.tournament import TournamentSelection
@@ -167,6 +168,15 @@ def test_an_activation_that_no_network_has_is_refused_with_the_settings():
         NetworkSettings(activation="sine")
     with pytest.raises(ValueError, match="hidden_size must be a tuple"):
         NetworkSettings(hidden_size=64)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "settings").glob("*.json")), ids=lambda f: f.stem)
+def test_the_settings_for_other_environments_can_be_read_and_let_each_fly_whole_episodes(file):
+    settings = Settings.from_json(file.read_text())
+    assert settings.to_json() == file.read_text()
+    config = settings.config
+    assert config.train_episode_steps is None and config.target is not None
+    assert config.evo_steps // config.num_envs >= episode_limit(config.env_id)
 
 
 def test_settings_cannot_be_assigned_to():

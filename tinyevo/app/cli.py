@@ -18,6 +18,7 @@ if multiprocessing.parent_process() or by_name:
 
 import argparse
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -25,12 +26,14 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 
 import gymnasium as gym
 import torch
 
 from tinyevo.app.report import plain_warnings
 from tinyevo.app.runs import RunFolder, Settings
+from tinyevo.app.trackers import TRACKERS
 from tinyevo.app.workers import STOPS, check_memory, stops_handled_by
 from tinyevo.environment import can_render
 from tinyevo.train import Run, with_target
@@ -44,7 +47,7 @@ class Options:
     resumed: Run | None  # the run to resume, None for a new one
     folder: RunFolder
     device: torch.device
-    workers: int  # processes
+    workers: int | str  # processes, or the address of a cluster
     film: bool  # whether to render a GIF at the end
 
 
@@ -108,6 +111,8 @@ def make_parser(settings, quick):
     add("--device", "device", str, "cpu", "torch device of the networks, such as cuda")
     cores = "one per core, at most one per member; 1 on CUDA"
     add("--workers", "workers", number, cores, "worker processes")
+    cluster = "address of a Dask cluster to use instead; local:4 starts four workers here"
+    add("--cluster", "cluster", str, "none", cluster)
     add("--pop-size", "population_size", number, size, "members of the population")
     envs = "environments that a member flies side by side"
     add("--num-envs", "num_envs", number, config.num_envs, envs)
@@ -121,6 +126,8 @@ def make_parser(settings, quick):
     add("--out", "out", path_name, "the next runs/NNN", "folder of this run, new or empty")
     resume = "folder of a run to resume, which keeps its settings"
     add("--resume", "resume", path_name, "begin a new run", resume)
+    track = "keep a second record of the run there (default: none)"
+    parser.add_argument("--track", choices=TRACKERS, help=track)
     parser.add_argument(
         "--no-gif", action="store_true", help="render no lander.gif (default: render it)"
     )
@@ -184,16 +191,43 @@ def read_options(flags, settings, quick, folder):
         run, settings = resume_run(folder, changes, device)
     else:
         run, settings = None, new_settings(flags, settings, quick)
-    workers = flags.get("workers", 1 if device.type == "cuda" else os.cpu_count() or 1)
-    if type(workers) is not int or workers < 1:
-        raise ValueError(f"--workers must be a whole number of at least 1, not {workers}")
+    if "track" in flags:
+        check_extra("track", flags["track"])
+        folder.tracker = TRACKERS[flags["track"]]()
+    workers = find_workers(flags, device, settings.tournament.population_size)
     film = "no_gif" not in flags
     if film and not can_render(settings.config.env_id):
         raise ValueError(f"--env {settings.config.env_id} cannot be rendered: add --no-gif")
-    # Windows waits for no more than 61.
-    workers = min(workers, settings.tournament.population_size, 61)
-    check_memory(workers, settings.config)
+    if "cluster" not in flags:
+        check_memory(workers, settings.config)
     return Options(settings, run, folder, device, workers, film)
+
+
+def find_workers(flags, device, population_size):
+    """How many processes, or the address of which cluster, fly the members."""
+    if "cluster" in flags:
+        return check_cluster(flags)
+    workers = flags.get("workers", 1 if device.type == "cuda" else os.cpu_count() or 1)
+    if type(workers) is not int or workers < 1:
+        raise ValueError(f"--workers must be a whole number of at least 1, not {workers}")
+    return min(workers, population_size, 61)  # Windows waits for no more than 61
+
+
+def check_extra(flag, package):
+    """Raise ValueError if the package that a flag needs is missing."""
+    if find_spec(package) is None:
+        raise ValueError(f"--{flag} needs an extra: pip install {package}")
+
+
+def check_cluster(flags):
+    """The address that the flag `--cluster` gives; ValueError if it cannot be one."""
+    address = flags["cluster"]
+    if "workers" in flags:
+        raise ValueError("--workers and --cluster exclude each other: a cluster has its workers")
+    check_extra("cluster", "distributed")
+    if not re.fullmatch(r"local:[1-9]\d*|(?!local:)((tcp|tls)://)?[^/]+:\d+", address):
+        raise ValueError(f"--cluster must be like host:8786 or local:4, not {address!r}")
+    return address
 
 
 def new_settings(flags, settings, quick):
@@ -258,7 +292,8 @@ def explain(error, begun):
         expected += (ValueError,)
     plain = type(error) in (RuntimeError, ValueError)
     short = plain and any(words in str(error) for words in SHORTAGES)
-    if isinstance(error, expected) or short:
+    foreign = type(error).__module__.split(".")[0] in ("distributed", "wandb")
+    if isinstance(error, expected) or short or foreign:
         return " ".join(str(error).split())
     return None
 
@@ -267,8 +302,9 @@ def resume_hint(folder, flags):
     """The command that resumes the run in a folder."""
     path = os.path.join(".", str(folder)) if str(folder).startswith("-") else str(folder)
     command = [sys.argv[0], "--resume", path]
-    if "device" in flags:
-        command.append(f"--device={flags['device']}")
+    for name in ("device", "cluster", "track"):
+        if name in flags:
+            command.append(f"--{name}={flags[name]}")
     if "no_gif" in flags:
         command.append("--no-gif")
     quote = subprocess.list2cmdline if os.name == "nt" else shlex.join

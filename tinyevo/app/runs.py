@@ -18,6 +18,7 @@ from pathlib import Path
 from gymnasium.error import DependencyNotInstalled
 
 from tinyevo import checkpoint
+from tinyevo.app.trackers import record
 from tinyevo.buffer import ReplayBuffer
 from tinyevo.environment import find_spaces
 from tinyevo.images import CNNConfig
@@ -143,11 +144,13 @@ class RunFolder:
     Attributes:
         path: of the folder; None until `save` chooses the next one under `runs/`.
         begun: whether this process has saved a run in it, from which it can be resumed.
+        tracker: of `app.trackers`, told of what is saved in it; or None.
     """
 
     def __init__(self, path=None):
         self.path = path
         self.begun = False
+        self.tracker = None
         self._lock = None
         self._home = os.getcwd()  # an environment may go elsewhere
 
@@ -164,11 +167,15 @@ class RunFolder:
         if self._lock is None:
             self._begin()
         checkpoint.save(run_state(run, settings), self.path / "population.pt")
-        self.begun = True
+        first, self.begun = not self.begun, True
         checkpoint.write(self.path / "config.json", settings.to_json().encode())
         if run.history:
             run.best.save_checkpoint(self.path / "elite.pt")
             checkpoint.write(self.path / "history.csv", history_csv(run.history).encode())
+        if self.tracker and first:
+            self.tracker.begin(self.path, settings, run.steps)
+        elif self.tracker:
+            record(self.tracker, run, settings.mutations.hp_space)
 
     def load(self, device="cpu"):
         """The (run, settings) that `save` wrote last.
@@ -203,6 +210,8 @@ class RunFolder:
         else:
             os.chdir(self._home)
             checkpoint.write(self.path / name, content.getvalue())
+            if self.tracker:
+                self.tracker.add_file(self.path / name)
 
     def files(self):
         """The paths of the run's files."""
@@ -210,7 +219,9 @@ class RunFolder:
         return sorted(path for path in self.path.iterdir() if path.suffix != ".lock")
 
     def close(self):
-        """Let others write into the folder."""
+        """Let others write into the folder, and end the tracker's record."""
+        if self.tracker and self.begun:
+            self.tracker.close()
         if self._lock:
             self._lock.close()
 

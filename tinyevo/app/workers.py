@@ -2,14 +2,18 @@
 
 Beside what the `map` of any executor does, `side_by_side` raises a member's fault at once, notices
 a worker that died even in the middle of a result, gives memory back to the system, and moves the
-bar while members fly.
+bar while members fly. On a Dask cluster the shared memory travels to each worker once in a
+generation, the bar moves when a member is done, and what a worker that died was doing is done
+again: a generation is a pure function, so that gives the same bytes.
 
 Mirrors the tutorial's section "Going further".
 """
 
 import ctypes
+import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -30,6 +34,7 @@ from tinyevo.environment import find_spaces
 SAVING = 7  # copies of the shared memory at once, as measured
 STOPS = (signal.SIGINT, signal.SIGTERM)
 _flown = None  # in a worker: the counter that it shares with the main process
+_task = threading.local()  # in a worker of a cluster: `steps` of the task that a thread is doing
 
 
 def check_memory(count, config):
@@ -62,7 +67,8 @@ class Workers(NamedTuple):
 def side_by_side(count, run, config):
     """`Workers` for a run: `count` processes, or none beside this one if it is 1.
 
-    The processes end with the `with` block, however it ends.
+    The processes end with the `with` block, however it ends. Instead of a number, `count` may be
+    the address of a Dask cluster, see `cluster_client`.
     """
     size = len(run.population)
     bar = tqdm(
@@ -75,6 +81,9 @@ def side_by_side(count, run, config):
     with bar, every_second(bar.refresh):
         if count == 1:
             yield Workers(map_here, bar.update, bar)
+        elif isinstance(count, str):
+            with cluster_client(count) as client:
+                yield Workers(partial(map_on_cluster, client, bar.update), count_steps, bar)
         else:
             with worker_pool(count) as pool:
                 yield Workers(partial(map_in_pool, pool, bar.update), report_steps, bar)
@@ -145,6 +154,59 @@ def stops_handled_by(handler):
     finally:
         for number, old in zip(STOPS, before):
             signal.signal(number, old)
+
+
+@contextmanager
+def cluster_client(address):
+    """A client of the Dask cluster whose scheduler has this address, such as "tcp://host:8786".
+
+    "local:4" starts a cluster of four processes on this machine; it ends with the `with` block.
+    Raises OSError if the cluster cannot be reached.
+    """
+    import dask
+    from distributed import Client
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is raised
+    dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"})  # sent only once
+    place = {"address": address, "timeout": 10}  # seconds
+    here, _, count = address.partition(":")
+    if here == "local":
+        place = {"n_workers": int(count), "threads_per_worker": 1, "dashboard_address": None}
+    with signals_deferred():
+        client = Client(**place)
+    with client:
+        yield client
+
+
+def map_on_cluster(client, on_steps, function, *arguments):
+    """`map` as a list, on the workers of a Dask cluster.
+
+    What the calls share, `function` with its bound arguments, is sent to the scheduler once, and
+    from worker to worker once each. Only bytes cross the border. `on_steps` is called, here, with
+    the steps that a call reported to `count_steps`, when it is done. Raises what a call raised, and
+    what Dask raises if the cluster is gone.
+    """
+    from distributed import as_completed
+
+    shared = client.submit(bytes, pickle.dumps(function), pure=False)
+    tasks = [pickle.dumps(task) for task in zip(*arguments)]
+    futures = client.map(run_there, [shared] * len(tasks), tasks, pure=False)
+    results = {}
+    for future, (result, steps) in as_completed(futures, with_results=True):
+        results[future] = result
+        on_steps(steps)
+    return [results[future] for future in futures]
+
+
+def run_there(shared, task):
+    """Do a task of `map_on_cluster` on a worker: (result, steps that it reported)."""
+    _task.steps = 0
+    return run_task(pickle.loads(shared), *pickle.loads(task)), _task.steps
+
+
+def count_steps(steps):
+    """Count steps for the task of a cluster that this thread is doing."""
+    _task.steps += steps
 
 
 @contextmanager

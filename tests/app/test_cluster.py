@@ -1,0 +1,151 @@
+"""On a real cluster: the same bytes as in one process, whatever happens to its workers."""
+
+import os
+import shutil
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+from common import run, text
+from probes import look
+from script import COUNTING, PROBES, files, kill_group, read_until, start
+from script import run as run_script
+
+from tinyevo.app.workers import cluster_client, map_on_cluster
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # what a cluster warns of is its own business
+]
+FATAL = [*COUNTING, "--env", "probes:Fatal-v0"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dask():
+    """Nothing here works without it."""
+    return pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The files of a run in one process."""
+    folder = tmp_path_factory.mktemp("expected")
+    done = run_script(folder, *FATAL, "--workers", "1", "--out", "run")
+    assert done.returncode == 0, done.stderr
+    return files(folder / "run")
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A scheduler and its two worker processes: the processes, and the address."""
+    dask = [sys.executable, "-m", "distributed.cli.dask_"]
+    pipes = {"cwd": tmp_path, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    pipes |= {"env": os.environ | PROBES}
+    file = ["--scheduler-file", "cluster.json"]
+    command = [*dask[:2], f"{dask[2]}scheduler", "--host", "127.0.0.1", "--port", "0", *file]
+    scheduler = subprocess.Popen([*command, "--no-dashboard"], **pipes)
+    command = [*dask[:2], f"{dask[2]}worker", *file, "--nworkers", "2", "--nthreads", "1"]
+    workers = subprocess.Popen([*command, "--no-dashboard"], **pipes)
+    try:
+        yield scheduler, address(tmp_path / "cluster.json")
+    finally:
+        kill_group(workers)
+        kill_group(scheduler)
+        workers.wait()
+        scheduler.wait()
+
+
+def address(file):
+    """The address of a cluster with two workers, once it is there."""
+    from distributed import Client
+
+    with Client(scheduler_file=str(file), timeout=120) as client:
+        client.wait_for_workers(2, timeout=120)
+        return client.scheduler.address
+
+
+def test_a_cluster_gives_the_bytes_of_one_process_also_where_a_worker_is_killed(
+    tmp_path, cluster, expected
+):
+    _, address = cluster
+    for name in ("calm", "killed"):
+        if name == "killed":
+            (tmp_path / "kill").touch()
+        done = run_script(tmp_path, *FATAL, "--cluster", address, "--out", name)
+        assert done.returncode == 0, done.stderr
+        assert files(tmp_path / name) == expected
+    assert not (tmp_path / "kill").exists(), "nobody was killed"
+
+
+def test_a_scheduler_that_is_gone_is_answered_with_one_line_and_the_run_resumes(
+    tmp_path, cluster, expected
+):
+    scheduler, address = cluster
+    long = [*FATAL, "--max-steps", "1e9", "--out", "run"]
+    script = start(tmp_path, *long, "--cluster", address)
+    read_until(script, "generation 0")
+    kill_group(scheduler)
+    _, errors = script.communicate(timeout=120)
+    assert script.returncode == 1
+    lines = [line for line in errors.splitlines() if not line.startswith("warning: ")]
+    assert len(lines) == 1 and lines[0].startswith("stopped: "), errors
+    assert lines[0].endswith(f"--resume run --cluster={address} --no-gif")
+    done = run_script(tmp_path, "--resume", "run", "--no-gif", "--cluster", address)
+    assert done.returncode == 1 and "there is no cluster at" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_tasks_share_is_sent_to_each_worker_once_and_the_steps_of_each_are_told(monkeypatch):
+    from distributed.comm.tcp import TCP
+
+    shared, sent, told = os.urandom(10_000_000), [], []
+    write = TCP.write
+
+    async def counting(self, *arguments, **options):
+        sent.append(await write(self, *arguments, **options))
+        return sent[-1]
+
+    monkeypatch.setattr(TCP, "write", counting)  # of client and scheduler, both in this process
+    with cluster_client("local:2") as client:
+        results = map_on_cluster(client, told.append, partial(look, shared), range(8))
+        passed_on = client.run(lambda dask_worker: dask_worker.transfer_outgoing_bytes_total)
+    assert [size for _, size in results] == [10_000_000] * 8
+    assert len({pid for pid, _ in results}) == 2, "one worker did it all"
+    assert sorted(told) == list(range(8))
+    copies = [round(sum(numbers) / 10_000_000, 1) for numbers in (sent, passed_on.values())]
+    assert copies == [2.0, 1.0]  # client to scheduler to one worker, and from there to the other
+
+
+def test_a_task_that_fails_is_raised_as_it_was():
+    with (
+        cluster_client("local:2") as client,
+        pytest.raises(ZeroDivisionError),
+    ):
+        map_on_cluster(client, None, divmod, [1, 2], [0, 0])
+
+
+def test_loky_gives_the_bytes_of_one_process():
+    loky = pytest.importorskip("loky")
+    with loky.get_reusable_executor(max_workers=2) as executor:
+        assert text(run(options={"map": executor.map})) == text(run())
+
+
+MPI = """
+from common import run, text
+from mpi4py.futures import MPIPoolExecutor
+
+if __name__ == "__main__":
+    with MPIPoolExecutor() as executor:
+        assert text(run(options={"map": executor.map})) == text(run())
+"""
+
+
+@pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs MPI")
+def test_mpi_gives_the_bytes_of_one_process(tmp_path):
+    pytest.importorskip("mpi4py")
+    (tmp_path / "script.py").write_text(MPI)
+    command = ["mpiexec", "-n", "3", sys.executable, "-m", "mpi4py.futures", "script.py"]
+    env = os.environ | PROBES
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
