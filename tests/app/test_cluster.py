@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 from common import run, text
 from probes import look
-from script import COUNTING, PROBES, files, kill_group, read_until, start
+from script import COUNTING, PROBES, SCRIPT, complaints, files, kill_group, read_until, start
 from script import run as run_script
 
 from tinyevo.app.workers import cluster_client, map_on_cluster
@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # what a cluster warns of is its own business
 ]
-FATAL = [*COUNTING, "--env", "probes:Fatal-v0"]
+FATAL = [*COUNTING, "--env", "probes:Fatal-v0", "--max-steps", "640"]  # 8 generations
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -82,18 +82,19 @@ def test_a_scheduler_that_is_gone_is_answered_with_one_line_and_the_run_resumes(
     tmp_path, cluster, expected
 ):
     scheduler, address = cluster
-    long = [*FATAL, "--max-steps", "1e9", "--out", "run"]
-    script = start(tmp_path, *long, "--cluster", address)
+    script = start(tmp_path, *FATAL, "--out", "run", "--cluster", address)
     read_until(script, "generation 0")
     kill_group(scheduler)
-    _, errors = script.communicate(timeout=120)
-    assert script.returncode == 1
-    lines = [line for line in errors.splitlines() if not line.startswith("warning: ")]
-    assert len(lines) == 1 and lines[0].startswith("stopped: "), errors
-    assert lines[0].endswith(f"--resume run --cluster={address} --no-gif")
+    _, errors = script.communicate(timeout=300)
+    assert script.returncode == 1, errors
+    assert complaints(errors).count("\n") == 1, errors
+    assert errors.endswith(f"python {SCRIPT[1]} --resume run --cluster={address} --no-gif\n")
+    assert "lost the connection to the scheduler" in errors
     done = run_script(tmp_path, "--resume", "run", "--no-gif", "--cluster", address)
-    assert done.returncode == 1 and "there is no cluster at" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert done.returncode == 1 and complaints(done.stderr).startswith("stopped: Timed out")
+    assert complaints(done.stderr).count("\n") == 1
+    done = run_script(tmp_path, "--resume", "run", "--no-gif", "--workers", "1")
+    assert done.returncode == 0 and files(tmp_path / "run") == expected
 
 
 def test_what_tasks_share_is_sent_to_each_worker_once_and_the_steps_of_each_are_told(monkeypatch):

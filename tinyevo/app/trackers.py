@@ -83,11 +83,12 @@ TRACKERS = {"wandb": WandB, "tensorboard": TensorBoard}
 def record(tracker, run, names):
     """Tell a tracker of a run's last generation, with the hyper-parameters of these names."""
     size = len(run.population)
-    rows, before = run.history[-size:], {row["id"]: row for row in run.history[-2 * size : -size]}
+    rows, earlier = run.history[-size:], run.history[-2 * size : -size]
+    before = {row["id"]: row for row in earlier}
     for row in rows:
         line = [row]
         if before and row["id"] not in before:  # a child
-            line = [before[row["parent_id"]], row]
+            line.insert(0, before[row["parent_id"]])
         for point in line:
             values = {f"{name}/{row['id']}": point[name] for name in ("fitness", *names)}
             tracker.add(point["steps"], values)

@@ -166,7 +166,8 @@ def cluster_client(address):
     import dask
     from distributed import Client
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is raised
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised
     dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"})  # sent only once
     place = {"address": address, "timeout": 10}  # seconds
     here, _, count = address.partition(":")
@@ -192,8 +193,8 @@ def map_on_cluster(client, on_steps, function, *arguments):
     tasks = [pickle.dumps(task) for task in zip(*arguments)]
     futures = client.map(run_there, [shared] * len(tasks), tasks, pure=False)
     results = {}
-    for future, (result, steps) in as_completed(futures, with_results=True):
-        results[future] = result
+    for future in as_completed(futures):
+        results[future], steps = future.result()
         on_steps(steps)
     return [results[future] for future in futures]
 
