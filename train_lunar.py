@@ -13,6 +13,7 @@ from tinyevo.app.workers import side_by_side
 from tinyevo.buffer import ReplayBuffer
 from tinyevo.environment import find_spaces
 from tinyevo.evaluate import evaluate
+from tinyevo.film import record_evolution
 from tinyevo.mutation import Mutations, RLParameter
 from tinyevo.population import create_population
 from tinyevo.render import plot_evolution, record_gif
@@ -142,14 +143,15 @@ def main(options):
     returns = evaluate(run.best, config.env_id, config.confirm_episodes, seed, config.eval_steps)
     show_score(run, config, seed, returns)
 
-    # Draw what evolution found, and film the best agent.
+    # Draw what evolution found, and film the best agent and its ancestors.
     with folder.new_file("evolution.png") as file:
         plot_evolution(run.history, file, settings.mutations.hp_space)
     if options.film:
-        seed = config.derived_seed(RENDER)
+        seed, steps = config.derived_seed(RENDER), config.eval_steps
         with folder.new_file("lander.gif") as file:
-            film = record_gif(run.best, config.env_id, file, 7, seed, config.eval_steps)
-            show_film(film)
+            show_film(record_gif(run.best, config.env_id, file, 7, seed, steps))
+        with folder.new_file("evolution.gif") as file:
+            record_evolution(folder.film(), config.env_id, file, seed, steps)
     print("wrote", *folder.files())
 
 

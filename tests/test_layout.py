@@ -39,6 +39,7 @@ ARROWS = {  # who imports whom in the idea
     "population": {"td3"},
     "evaluate": {"environment"},
     "render": {"evaluate", "environment"},
+    "film": {"render", "evaluate", "environment"},
     "train": {"population", "td3", "noise", "environment", "evaluate", "buffer"},
 }
 LEAVES = [name for name, imported in ARROWS.items() if not imported]
@@ -215,10 +216,10 @@ def test_a_crowded_line_is_found():
     assert crowded(f"\n{line[:-4]}\n") == []
 
 
-def test_the_idea_has_at_most_14000_tokens():
+def test_the_idea_has_at_most_15000_tokens():
     # 12,000 for the lander: the guard of the environments checks shapes and exits, and validation
-    # has one rule a message. Images are the rest: a module, and their edits in the mutations.
-    assert sum(map(cost, IDEA.values())) <= 14_000
+    # has one rule a message. Images and the film of an evolution are the rest.
+    assert sum(map(cost, IDEA.values())) <= 15_000
 
 
 @pytest.mark.parametrize("name", IDEA)

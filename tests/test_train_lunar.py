@@ -16,14 +16,16 @@ from tinyevo import train
 from tinyevo.app.runs import NetworkSettings, RunFolder, Settings
 from tinyevo.environment import find_spaces
 from tinyevo.evaluate import evaluate
+from tinyevo.film import FRAME_TIME
 from tinyevo.mutation import Mutations
 from tinyevo.population import create_population
 from tinyevo.td3 import TD3, HyperParams
 from tinyevo.tournament import TournamentSelection
 from tinyevo.train import RENDER, SCORE, TrainConfig
 
-WRITTEN = ["config.json", "elite.pt", "evolution.png", "history.csv", "lander.gif", "population.pt"]
-ALL = [*WRITTEN, "run.lock"]
+WRITTEN = ["config.json", "elite.pt", "evolution.gif", "evolution.png", "history.csv"]
+WRITTEN += ["lander.gif", "population.pt", "scenes.pt"]
+ALL = sorted([*WRITTEN, "run.lock"])
 SWIFT = ["--workers", "1", "--out", "run"]
 
 
@@ -162,12 +164,19 @@ def test_the_score_and_the_film_are_flown_on_seeds_that_decided_nothing(other, m
 
     monkeypatch.setattr(train, "evaluate", deciding)
     monkeypatch.setattr(train_lunar, "evaluate", scoring)
+
+    def filming_all(scenes, env_id, file, seed, max_steps):
+        assert [caption.split()[1] for caption, _ in scenes] == ["0", "1"]  # both generations
+        filming(None, env_id, file, 7, seed, max_steps)
+
     monkeypatch.setattr(train_lunar, "record_gif", filming)
+    monkeypatch.setattr(train_lunar, "record_evolution", filming_all)
     monkeypatch.setattr("tinyevo.app.cli.can_render", lambda env_id: True)
     call(monkeypatch, "--quick", *SWIFT)
     assert len(decided) >= 2 * 3 + 3  # evaluations of two generations and parts of a confirmation
     assert not set(decided) & set(final)
-    assert final == [other.config.derived_seed(SCORE), other.config.derived_seed(RENDER)]
+    score, film = other.config.derived_seed(SCORE), other.config.derived_seed(RENDER)
+    assert final == [score, film, film]
     assert f"seed={final[0]}" in capsys.readouterr().out
 
 
@@ -175,6 +184,7 @@ def test_the_best_confirmed_agent_is_scored_and_filmed(other, monkeypatch):
     (agent, *_), _ = handed_to("evaluate", monkeypatch, "--out", "one")
     assert same(agent, TD3.load_checkpoint("one/elite.pt"))
     monkeypatch.setattr("tinyevo.app.cli.can_render", lambda env_id: True)
+    monkeypatch.setattr(train_lunar, "record_evolution", lambda *_: None)
     filmed = []
     monkeypatch.setattr(
         train_lunar, "record_gif", lambda agent, *_, **__: filmed.append(agent) or []
@@ -270,6 +280,17 @@ def test_the_gif_shows_seven_episodes_and_their_returns_are_printed(quick):
     returns = re.search(r"returns of 7 episodes rendered: (.*)", done.stdout)[1].split(", ")
     assert len([float(value) for value in returns]) == 7
     assert imageio.improps(folder / "lander.gif", index=...).n_images > 70
+
+
+def test_the_film_of_the_evolution_is_small_and_short_enough_for_a_page(quick):
+    film = quick[0] / "evolution.gif"
+    assert film.stat().st_size < 3_000_000
+    with imageio.imopen(film, "r", plugin="pillow") as file:
+        times = [
+            file.metadata(index=index)["duration"] for index in range(file.properties(...).n_images)
+        ]
+    assert 3_000 < sum(times) < 20_000
+    assert sum(time > FRAME_TIME for time in times) >= 3  # a scene's end for each generation
 
 
 def test_each_generation_is_shown_at_once_through_a_pipe(tmp_path):

@@ -191,6 +191,8 @@ def unknown_names(text):
                 "history.csv",
                 "config.json",
                 "lander.gif",
+                "evolution.gif",
+                "scenes.pt",
                 "evolution.png",
             }
             places = (

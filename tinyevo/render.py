@@ -7,6 +7,7 @@ with `get_action(batch of observations)`.
 """
 
 import math
+from contextlib import contextmanager
 
 import gymnasium as gym
 import imageio.v3 as imageio
@@ -53,15 +54,14 @@ def record_gif(agent, env_id, path, episodes=7, seed=0, max_steps=None):
             for step, (_, reward, terminated, truncated) in enumerate(steps):
                 returns[episode] += reward
                 if step % STRIDE == 0 or terminated or truncated:
-                    flight.append(_half_size(env.render()))
+                    flight.append(_half_size(picture(env)))
 
             # Thin a long flight from its end, so that the last frame stays.
             every = -(-len(flight) // FRAMES)
             flight = flight[::-every][::-1]
             frames += flight
             durations += [every * STRIDE * step_time] * (len(flight) - 1) + [PAUSE]
-    if len({frame.shape for frame in frames}) > 1:
-        raise gym.error.Error(f"the pictures of {env_id} change their size, as a GIF's must not")
+    check_sizes(env_id, frames)
     imageio.imwrite(path, frames, extension=".gif", duration=durations, loop=0)
     return returns
 
@@ -75,16 +75,27 @@ def _frames_per_second(env):
     return speed
 
 
-def _half_size(frame):
-    """Average squares of two by two pixels: (height, width, 3) uint8 to half of each.
+def picture(env):
+    """What an environment shows: (height, width, 3) uint8, two pixels high and wide at least.
 
     Raises `gymnasium.error.Error` for any other kind of picture.
     """
-    frame = np.asarray(frame)
+    frame = np.asarray(env.render())
     fits = frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3
     if not fits or min(frame.shape) < 2:
         what = f"{frame.shape} {frame.dtype}"
         raise gym.error.Error(f"a GIF needs pictures of (height, width, 3) uint8, not of {what}")
+    return frame
+
+
+def check_sizes(env_id, pictures):
+    """Raise `gymnasium.error.Error` if the pictures of an environment change their size."""
+    if len({picture.shape for picture in pictures}) > 1:
+        raise gym.error.Error(f"the pictures of {env_id} change their size, as a GIF's must not")
+
+
+def _half_size(frame):
+    """Average squares of two by two pixels: (height, width, 3) uint8 to half of each."""
     height, width = frame.shape[0] // 2, frame.shape[1] // 2
     squares = frame[: height * 2, : width * 2].reshape(height, 2, width, 2, 3)
     return squares.mean(axis=(1, 3)).astype(np.uint8)
@@ -98,6 +109,17 @@ def plot_evolution(history, path, hyper_params=()):
     which those that never change are left out. The line of descent of the last elite is picked out.
     Raises ImportError if matplotlib is missing, or its settings are wrong.
     """
+    with blank_figure(13, 12, layout="constrained") as figure:
+        _plot_history(figure, history, hyper_params)
+        figure.savefig(path, dpi=90)
+
+
+@contextmanager
+def blank_figure(width, height, **options):
+    """A matplotlib figure, in inches, that looks the same whatever the user has set.
+
+    Raises ImportError if matplotlib is missing, or its settings are wrong.
+    """
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -106,12 +128,9 @@ def plot_evolution(history, path, hyper_params=()):
         raise ImportError(f"{what}: pip install matplotlib") from error
     except ValueError as error:  # of a setting, such as a notebook's MPLBACKEND
         raise ImportError(f"matplotlib cannot be imported: {error}") from error
-
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever the user has set
-        figure = Figure(figsize=(13, 12), layout="constrained")
-        _plot_history(figure, history, hyper_params)
-        figure.savefig(path, dpi=90)
+        matplotlib.rcdefaults()
+        yield Figure(figsize=(width, height), **options)
 
 
 def _plot_history(figure, history, hyper_params):

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.slow
 resource = pytest.importorskip("resource", reason="makes faults as Unix makes them")
 LONG = [*COUNTING, "--max-steps", "1e9", "--out", "run"]
 HINT = f"resume with: python {ROOT}/train_lunar.py --resume run --no-gif\n"
-RESULTS = ("history.csv", "elite.pt", "population.pt", "config.json")
+RESULTS = ("history.csv", "elite.pt", "population.pt", "config.json", "scenes.pt")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
 
 

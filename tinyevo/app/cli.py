@@ -129,7 +129,7 @@ def make_parser(settings, quick):
     track = "keep a second record of the run there (default: none)"
     parser.add_argument("--track", choices=TRACKERS, help=track)
     parser.add_argument(
-        "--no-gif", action="store_true", help="render no lander.gif (default: render it)"
+        "--no-gif", action="store_true", help="render no films (default: render them)"
     )
     changes = ", ".join(f"{name} {new}" for name, _, new in settings.differences(quick))
     parser.add_argument(

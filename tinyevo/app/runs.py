@@ -18,6 +18,7 @@ from pathlib import Path
 from gymnasium.error import DependencyNotInstalled
 
 from tinyevo import checkpoint
+from tinyevo.app.scenes import film_scenes, keep_scenes, load_scenes
 from tinyevo.app.trackers import record
 from tinyevo.buffer import ReplayBuffer
 from tinyevo.environment import find_spaces
@@ -143,12 +144,14 @@ class RunFolder:
 
     Attributes:
         path: of the folder; None until `save` chooses the next one under `runs/`.
+        scenes: what the run keeps for its film, see `keep_scenes`.
         begun: whether this process has saved a run in it, from which it can be resumed.
         tracker: of `app.trackers`, told of what is saved in it; or None.
     """
 
     def __init__(self, path=None):
         self.path = path
+        self.scenes = []
         self.begun = False
         self.tracker = None
         self._lock = None
@@ -172,6 +175,8 @@ class RunFolder:
         if run.history:
             run.best.save_checkpoint(self.path / "elite.pt")
             checkpoint.write(self.path / "history.csv", history_csv(run.history).encode())
+            self.scenes = keep_scenes(self.scenes, run)
+            checkpoint.save(self.scenes, self.path / "scenes.pt")
         if self.tracker and first:
             self.tracker.begin(self.path, settings, run.steps)
         elif self.tracker:
@@ -188,6 +193,7 @@ class RunFolder:
             raise ValueError(f"there is no run to resume in {self.path}: {file} is missing")
         self._lock = lock_folder(self.path)  # before it is read
         run, settings = checkpoint.load(file, lambda state: run_from_state(state, device))
+        self.scenes = load_scenes(self.path / "scenes.pt")
         spaces = find_spaces(settings.config.env_id)
         learned = run.population[0].observation_space, run.population[0].action_space
         if learned != spaces:
@@ -212,6 +218,10 @@ class RunFolder:
             checkpoint.write(self.path / name, content.getvalue())
             if self.tracker:
                 self.tracker.add_file(self.path / name)
+
+    def film(self):
+        """The scenes that were kept, as `record_evolution` takes them."""
+        return film_scenes(self.scenes)
 
     def files(self):
         """The paths of the run's files."""

@@ -1,0 +1,143 @@
+"""The film of an evolution: the members of some generations fly from one start, as ghosts over each
+other, the elite in front.
+
+Mirrors the tutorial's section "Saving test episodes as a GIF".
+Leaves out: which generations to show; an app keeps the policies of some (app/scenes.py).
+Needs: render.py, evaluate.py, environment.py; matplotlib for the captions. An agent here is
+anything with `get_action(batch of observations)`.
+"""
+
+import io
+from contextlib import ExitStack, suppress
+from itertools import islice, zip_longest
+
+import imageio.v3 as imageio
+import numpy as np
+
+from tinyevo.environment import make_env
+from tinyevo.evaluate import episode_seeds, rollout
+from tinyevo.render import STRIDE, blank_figure, check_sizes, picture
+
+STARTS = 3  # the film shows that one of them which suits the last elite best
+FRAMES = 160  # of the whole film, at most
+FRAME_TIME = 90  # milliseconds
+PAUSE = 700  # milliseconds more for the last frame of a scene
+GHOST = 0.5  # opacity of all members but the elite
+GREY, BLUE = (225, 225, 225), (0, 114, 178)  # of the bars
+
+
+def record_evolution(scenes, env_id, path, seed=0, max_steps=None):
+    """Film scenes of an evolution into a GIF.
+
+    Each of `scenes` is (caption, agents), with the generation's elite as the first agent; it ends
+    with the elite's flight, or where all scenes have had their share of the film. All begin at one
+    start: of some that follow from `seed`, the one on which the last elite does best. Bars show the
+    elite's action. `path` and `max_steps` are as in `record_gif`, which says what is raised;
+    ImportError if matplotlib is missing.
+    """
+    first, last = scenes[0][1][0], scenes[-1][1][0]
+    with ExitStack() as stack:
+        envs = []
+        for _ in range(max(len(agents) for _, agents in scenes)):
+            env = make_env(env_id, max_steps, render_mode="rgb_array")
+            envs.append(stack.enter_context(env))
+
+        # Choose the start, and a speed at which the last elite's flight is seen to its end.
+        rewards = {}
+        for start in episode_seeds(seed, STARTS):
+            rewards[start] = [reward for _, reward, *_ in rollout(last, envs[:1], [start])]
+        start = max(rewards, key=lambda start: sum(rewards[start]))
+        frames = FRAMES // len(scenes)
+        stride = max(STRIDE, -(-len(rewards[start]) // frames))
+
+        # What stands still has the same place in most pictures of two flights.
+        pictures = []
+        for agent in (first, last):
+            flown = islice(flight(agent, envs[0], start, 20), 16)
+            pictures += [shown for shown, _ in flown]
+        check_sizes(env_id, pictures)
+        background = np.median(pictures, axis=0).astype(np.uint8)
+
+        film = imageio.imopen(path, "w", extension=".gif", plugin="pillow")
+        stack.enter_context(film)
+        durations = []  # of all frames, which are read when the film is closed
+        for caption, agents in scenes:
+            strip = draw_caption(caption, background.shape[1])
+            flights = [flight(agent, env, start, stride) for agent, env in zip(agents, envs)]
+            for shown, action in islice(side_by_side(flights, background), frames):
+                check_sizes(env_id, [background, *shown])
+                bars = draw_bars(strip, action, env.action_space)
+                frame = np.concatenate([overlay(background, shown), bars])
+                durations.append(FRAME_TIME)
+                film.write(frame, bits=8, duration=durations, loop=0)
+            durations[-1] += PAUSE
+
+
+class Watched:
+    """An agent that remembers its last action."""
+
+    def __init__(self, agent):
+        self.agent = agent
+
+    def get_action(self, obs):
+        """The agent's action, for one observation in a batch."""
+        self.action = self.agent.get_action(obs)[0]
+        return [self.action]
+
+
+def flight(agent, env, start, stride):
+    """Fly; yields (picture, action) after the first step, each `stride` steps later, at the end."""
+    watched = Watched(agent)
+    with suppress(FloatingPointError):  # a policy that diverged goes no further
+        steps = islice(rollout(watched, [env], [start]), 1, None)
+        for step, (_, _, terminated, truncated) in enumerate(steps):
+            if step % stride == 0 or terminated or truncated:
+                yield picture(env), watched.action
+
+
+def side_by_side(flights, background):
+    """Yields (pictures, action of the first) until the first flight, the elite's, has ended.
+
+    Of another one that has ended its last picture stays, or the background if it has none.
+    """
+    shown = [background] * len(flights)
+    for moment in zip_longest(*flights, fillvalue=(None, None)):
+        now, action = moment[0]
+        if now is None:
+            return
+        shown = [old if new is None else new for old, (new, _) in zip(shown, moment)]
+        yield shown, action
+
+
+def overlay(background, pictures):
+    """What moves in all pictures in one: in the first one solid, in the others as ghosts."""
+    moves = sum(ghost - background.astype(float) for ghost in pictures[1:])
+    frame = np.clip(background + GHOST * moves, 0, 255).astype(np.uint8)
+    front = (pictures[0] != background).any(axis=2)
+    frame[front] = pictures[0][front]
+    return frame
+
+
+def draw_caption(text, width):
+    """A strip with a scene's caption, and room for the bars: (height, width, 3) uint8."""
+    scale = max(width, 300) / 600
+    file = io.BytesIO()
+    with blank_figure(width / 100, scale) as figure:
+        figure.text(0.02, 0.5, text, size=13 * scale, va="center", linespacing=1.8)
+        figure.savefig(file, dpi=100)
+    return imageio.imread(file)[..., :3]
+
+
+def draw_bars(strip, action, box):
+    """The strip with a bar for each component of an action, from its middle to either side."""
+    strip = strip.copy()
+    strip[:2] = 0
+    width = strip.shape[1]
+    track = strip[:, width * 3 // 4 : width * 97 // 100]
+    shares = (action - box.low) / (box.high - box.low)
+    for rows, share in zip(np.array_split(track, len(shares)), shares):
+        bar = rows[len(rows) // 4 : -1 - len(rows) // 4]
+        bar[:] = GREY
+        ends = sorted([bar.shape[1] // 2, round(share * bar.shape[1])])
+        bar[:, slice(*ends)] = BLUE
+    return strip
