@@ -15,8 +15,9 @@ from tinyevo.environment import find_spaces
 from tinyevo.evaluate import evaluate
 from tinyevo.film import record_evolution
 from tinyevo.mutation import Mutations, RLParameter
+from tinyevo.plots import PICTURES, plot_evolution
 from tinyevo.population import create_population
-from tinyevo.render import plot_evolution, record_gif
+from tinyevo.render import record_gif
 from tinyevo.td3 import HyperParams
 from tinyevo.tournament import TournamentSelection
 from tinyevo.train import RENDER, SCORE, Run, TrainConfig, train
@@ -144,8 +145,9 @@ def main(options):
     show_score(run, config, seed, returns)
 
     # Draw what evolution found, and film the best agent and its ancestors.
-    with folder.new_file("evolution.png") as file:
-        plot_evolution(run.history, file, settings.mutations.hp_space)
+    for picture in PICTURES:
+        with folder.new_file(f"{picture}.png") as file:
+            plot_evolution(run.history, file, picture, settings.mutations.hp_space)
     if options.film:
         seed, steps = config.derived_seed(RENDER), config.eval_steps
         with folder.new_file("lander.gif") as file:

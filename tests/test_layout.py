@@ -35,11 +35,12 @@ ARROWS = {  # who imports whom in the idea
     "tournament": set(),
     "mutation": set(),
     "images": {"networks"},
+    "plots": set(),
     "td3": {"networks", "images", "checkpoint"},
     "population": {"td3"},
     "evaluate": {"environment"},
     "render": {"evaluate", "environment"},
-    "film": {"render", "evaluate", "environment"},
+    "film": {"render", "plots", "evaluate", "environment"},
     "train": {"population", "td3", "noise", "environment", "evaluate", "buffer"},
 }
 LEAVES = [name for name, imported in ARROWS.items() if not imported]

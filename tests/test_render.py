@@ -1,22 +1,17 @@
-"""render: the GIF plays at true speed and ends on the ground; the picture shows the lineage."""
+"""render: the GIF plays at true speed and ends on the ground."""
 
 import io
-import sys
-from types import ModuleType
 from typing import ClassVar
 
 import gymnasium as gym
 import imageio.v3 as imageio
-import matplotlib
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
-from matplotlib.figure import Figure
 
 from tinyevo import render
 from tinyevo.evaluate import episode_seeds, evaluate
-from tinyevo.mutation import Mutations
-from tinyevo.render import plot_evolution, record_gif
+from tinyevo.render import record_gif
 
 
 class Falling:
@@ -204,190 +199,3 @@ def test_half_size_is_the_mean_of_squares_of_four_pixels():
     for y, x in np.ndindex(2, 3):
         square = frame[2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
         assert half[y, x].tolist() == square.mean(axis=(0, 1)).astype(np.uint8).tolist()
-
-
-def row(generation, id, parent_id, kind, mutation, fitness, elite=False, **changes):
-    fixed = {
-        "train_return": -50.0,
-        "steps": 100 * (generation + 1),
-        "hidden_size": "64x64",
-        "activation": "relu",
-    }
-    numbers = {"lr_actor": 1e-3, "batch_size": 128, "learn_step": 1} | changes
-    head = {
-        "generation": generation,
-        "id": id,
-        "parent_id": parent_id,
-        "mutation_kind": kind,
-        "mutation": mutation,
-        "fitness": fitness,
-    }
-    return {**head, **fixed, **numbers, "elite": elite}
-
-
-HISTORY = [
-    row(0, 0, None, "none", "none", -100.0),
-    row(0, 1, None, "none", "none", -50.0, elite=True),
-    row(1, 1, None, "elite", "elite", -40.0),
-    row(1, 2, 0, "architecture", "architecture 64x64 -> 64x96", -20.0, elite=True),
-    row(2, 2, 0, "elite", "elite", -float("inf")),
-    row(2, 3, 2, "rl_hp", "learn_step 1 -> 2", 10.0, elite=True, learn_step=2),
-]
-NAMES = ("lr_actor", "learn_step")
-
-
-def test_the_parent_of_a_row_is_one_generation_earlier_and_of_the_elite_it_is_itself():
-    members = {(member["generation"], member["id"]): member for member in HISTORY}
-    parents = [render._parent(member, members) for member in HISTORY[2:]]
-    assert [(parent["generation"], parent["id"]) for parent in parents] == [
-        (0, 1),
-        (0, 0),
-        (1, 2),
-        (1, 2),
-    ]
-
-
-def drawn(history, path, monkeypatch, hyper_params=NAMES):
-    """The figure that is drawn."""
-    figures = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
-    plot_evolution(history, path, hyper_params)
-    return figures[0]
-
-
-@pytest.mark.parametrize(
-    "hyper_params, panels",
-    [
-        (NAMES, ["learn_step"]),  # the learning rate never moved
-        ({"learn_step": "a range", "batch_size": "another"}, ["learn_step"]),  # an `hp_space`
-        (("batch_size",), []),  # `learn_step` moved, but was not asked for
-        ((), []),
-    ],
-)
-def test_of_the_named_hyper_parameters_those_that_moved_are_drawn(
-    tmp_path, monkeypatch, hyper_params, panels
-):
-    axes = drawn(HISTORY, tmp_path / "evolution.png", monkeypatch, hyper_params).axes
-    labels = [panel.get_ylabel() for panel in axes]
-    # "" is the tree, the last the colours
-    assert labels == ["fitness", "", "hidden nodes", *panels, "fitness"]
-
-
-FAMILY = [
-    row(0, 0, None, "none", "none", -100.0, train_return=-7.0, hidden_size="64"),
-    row(0, 1, None, "none", "none", 50.0, elite=True, train_return=-8.0, hidden_size="8x4"),
-    row(1, 1, None, "elite", "elite", -40.0, train_return=-9.0, hidden_size="8x4"),
-    row(1, 2, 0, "rl_hp", "learn_step 1 -> 2", -20.0, elite=True, hidden_size="64", learn_step=2),
-]
-
-
-@pytest.mark.parametrize(
-    "panel, numbers",
-    [
-        ("fitness", [-100.0, 50.0, -40.0, -20.0]),
-        ("hidden nodes", [64, 12, 12, 64]),
-        ("learn_step", [1, 1, 1, 2]),
-    ],
-)
-def test_a_panel_shows_its_number_over_steps_and_joins_parents_to_children(
-    tmp_path, monkeypatch, panel, numbers
-):
-    figure = drawn(FAMILY, tmp_path / "evolution.png", monkeypatch)
-    axes = next(axes for axes in figure.axes if axes.get_ylabel() == panel)
-    points = [[member["steps"], number] for member, number in zip(FAMILY, numbers)]
-    assert axes.collections[0].get_offsets().tolist() == points
-    lines = {line.get_color(): line.get_xydata().tolist() for line in axes.lines}
-    assert lines[render.DESCENT["color"]] == [points[0], points[3]]  # though 1 was fitter once
-    births = [line.get_xydata().tolist() for line in axes.lines if line.get_color() == "0.8"]
-    assert births == [[points[1], points[2]], [points[0], points[3]]]
-
-
-@pytest.mark.parametrize("generations, named", [(9, {"A", "B"}), (10, {"A"})])
-def test_in_a_long_run_only_the_mutations_of_the_line_of_descent_are_named(
-    tmp_path, monkeypatch, generations, named
-):
-    history = [row(0, 0, None, "none", "none", 0.0, elite=True), row(0, 1, None, "none", "none", 0)]
-    for generation in range(1, generations):
-        # The elite of each generation is the child of the last; the other one has no offspring.
-        id, parent = 2 * generation, 2 * generation - 2
-        history.append(row(generation, id, parent, "rl_hp", "A", float(generation), elite=True))
-        history.append(row(generation, id + 1, parent, "rl_hp", "B", 0.0))
-    tree = drawn(history, tmp_path / "evolution.png", monkeypatch).axes[1]
-    texts = [text.get_text() for text in tree.texts]
-    assert {text for text in texts if text.isalpha()} == named
-    assert texts.count("A") == generations - 1
-
-
-def test_every_kind_of_mutation_has_a_colour_and_a_name_of_its_own(tmp_path, monkeypatch):
-    assert set(render.KINDS) == {*Mutations()._weights(), "elite"}
-    colours, names = map(set, zip(*render.KINDS.values()))
-    assert len(colours) == len(names) == len(render.KINDS)
-    tree = drawn(HISTORY, tmp_path / "evolution.png", monkeypatch).axes[1]
-    legend = {text.get_text() for text in tree.get_legend().get_texts()}
-    assert legend == names | {"descent of the last elite"}
-
-
-def test_the_colour_of_an_edge_follows_from_the_kind_and_not_from_the_text(tmp_path, monkeypatch):
-    told = [member | {"mutation": "in other words"} for member in HISTORY]
-    trees = [drawn(rows, tmp_path / "x.png", monkeypatch).axes[1] for rows in (HISTORY, told)]
-    first, second = ([line.get_color() for line in tree.lines] for tree in trees)
-    assert first == second
-
-
-def test_the_tree_has_an_edge_for_each_birth_coloured_by_its_mutation_and_the_line_of_descent(
-    tmp_path, monkeypatch
-):
-    tree = drawn(HISTORY, tmp_path / "evolution.png", monkeypatch).axes[1]
-    places = {
-        0: {0: -1, 1: 0},
-        1: {1: -1, 2: 0},
-        2: {2: -1, 3: 0},
-    }  # by generation and id: the fittest on top
-    lines = {tuple(map(tuple, line.get_xydata().tolist())): line.get_color() for line in tree.lines}
-    edges = {
-        ((0, places[0][1]), (1, places[1][1])): render.KINDS["elite"][0],
-        ((0, places[0][0]), (1, places[1][2])): render.KINDS["architecture"][0],
-        ((1, places[1][2]), (2, places[2][2])): render.KINDS["elite"][0],
-        ((1, places[1][2]), (2, places[2][3])): render.KINDS["rl_hp"][0],
-    }
-    assert edges.items() <= lines.items()
-    assert lines[((0, -1), (1, 0), (2, 0))] == render.DESCENT["color"]
-    texts = {text.get_text() for text in tree.texts}
-    assert {"architecture\n64x64 -> 64x96", "learn_step\n1 -> 2", "0", "1", "2", "3"} == texts
-
-
-@pytest.mark.parametrize("history", [HISTORY, HISTORY[:2]])
-def test_the_picture_is_drawn(tmp_path, history):
-    plot_evolution(history, tmp_path / "evolution.png")
-    picture = imageio.imread(tmp_path / "evolution.png")
-    assert picture.shape[0] > 800 and picture.shape[1] > 800
-    assert picture.std() > 10
-
-
-def test_without_matplotlib_one_line_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"evolution needs matplotlib: pip install matplotlib"):
-        plot_evolution(HISTORY, tmp_path / "evolution.png")
-
-
-def test_a_setting_that_matplotlib_refuses_is_told_as_if_it_were_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", Refusing("matplotlib.figure"))
-    with pytest.raises(ImportError, match="matplotlib cannot be imported: backend 'foo'"):
-        plot_evolution(HISTORY, io.BytesIO())
-
-
-class Refusing(ModuleType):
-    """As matplotlib is where MPLBACKEND names a backend that is not installed."""
-
-    def __getattr__(self, name):
-        raise ValueError("backend 'foo'")
-
-
-def test_the_picture_is_the_same_whatever_settings_matplotlib_has():
-    pictures = [io.BytesIO(), io.BytesIO()]
-    plot_evolution(HISTORY, pictures[0])
-    with matplotlib.rc_context({"text.usetex": True, "axes.facecolor": "red"}):  # there is no TeX
-        before = dict(matplotlib.rcParams)
-        plot_evolution(HISTORY, pictures[1])
-        assert dict(matplotlib.rcParams) == before
-    assert pictures[0].getvalue() == pictures[1].getvalue()

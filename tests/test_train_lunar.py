@@ -18,13 +18,14 @@ from tinyevo.environment import find_spaces
 from tinyevo.evaluate import evaluate
 from tinyevo.film import FRAME_TIME
 from tinyevo.mutation import Mutations
+from tinyevo.plots import PICTURES
 from tinyevo.population import create_population
 from tinyevo.td3 import TD3, HyperParams
 from tinyevo.tournament import TournamentSelection
 from tinyevo.train import RENDER, SCORE, TrainConfig
 
-WRITTEN = ["config.json", "elite.pt", "evolution.gif", "evolution.png", "history.csv"]
-WRITTEN += ["lander.gif", "population.pt", "scenes.pt"]
+WRITTEN = ["config.json", "elite.pt", "evolution.gif", "family.png", "fitness.png", "history.csv"]
+WRITTEN += ["hyper_params.png", "lander.gif", "population.pt", "scenes.pt"]
 ALL = sorted([*WRITTEN, "run.lock"])
 SWIFT = ["--workers", "1", "--out", "run"]
 
@@ -193,9 +194,13 @@ def test_the_best_confirmed_agent_is_scored_and_filmed(other, monkeypatch):
     assert same(filmed[0], TD3.load_checkpoint("run/elite.pt"))
 
 
-def test_the_picture_shows_the_history_and_what_was_searched(other, monkeypatch):
-    (history, _, space), _ = handed_to("plot_evolution", monkeypatch)
-    assert len(history) == 6 and space == other.mutations.hp_space
+def test_the_pictures_show_the_history_and_what_was_searched(other, monkeypatch):
+    calls = []
+    monkeypatch.setattr(train_lunar, "plot_evolution", lambda *arguments: calls.append(arguments))
+    call(monkeypatch, "--quick", "--no-gif", *SWIFT)
+    assert [picture for _, _, picture, _ in calls] == list(PICTURES)
+    for history, _, _, space in calls:
+        assert len(history) == 6 and space == other.mutations.hp_space
 
 
 def test_the_number_of_workers_does_not_change_a_bit(other, here, monkeypatch):

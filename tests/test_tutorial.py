@@ -193,7 +193,10 @@ def unknown_names(text):
                 "lander.gif",
                 "evolution.gif",
                 "scenes.pt",
-                "evolution.png",
+                "fitness.png",
+                "family.png",
+                "hyper_params.png",
+                "report.html",
             }
             places = (
                 ROOT / span,

@@ -3,20 +3,21 @@ other, the elite in front.
 
 Mirrors the tutorial's section "Saving test episodes as a GIF".
 Leaves out: which generations to show; an app keeps the policies of some (app/scenes.py).
-Needs: render.py, evaluate.py, environment.py; matplotlib for the captions. An agent here is
-anything with `get_action(batch of observations)`.
+Needs: render.py, plots.py, evaluate.py, environment.py; matplotlib for the captions. An agent here
+is anything with `get_action(batch of observations)`.
 """
 
 import io
 from contextlib import ExitStack, suppress
-from itertools import islice, zip_longest
+from itertools import chain, islice, zip_longest
 
 import imageio.v3 as imageio
 import numpy as np
 
 from tinyevo.environment import make_env
 from tinyevo.evaluate import episode_seeds, rollout
-from tinyevo.render import STRIDE, blank_figure, check_sizes, picture
+from tinyevo.plots import blank_figure
+from tinyevo.render import STRIDE, check_sizes, picture
 
 STARTS = 3  # the film shows that one of them which suits the last elite best
 FRAMES = 160  # of the whole film, at most
@@ -45,16 +46,14 @@ def record_evolution(scenes, env_id, path, seed=0, max_steps=None):
         # Choose the start, and a speed at which the last elite's flight is seen to its end.
         rewards = {}
         for start in episode_seeds(seed, STARTS):
-            rewards[start] = [reward for _, reward, *_ in rollout(last, envs[:1], [start])]
+            rewards[start] = [reward for _, reward, *_ in rollout(last, [env], [start])]
         start = max(rewards, key=lambda start: sum(rewards[start]))
         frames = FRAMES // len(scenes)
         stride = max(STRIDE, -(-len(rewards[start]) // frames))
 
         # What stands still has the same place in most pictures of two flights.
-        pictures = []
-        for agent in (first, last):
-            flown = islice(flight(agent, envs[0], start, 20), 16)
-            pictures += [shown for shown, _ in flown]
+        flights = chain(*(flight(agent, env, start, 40) for agent in (first, last)))
+        pictures = [shown for shown, _ in flights]
         check_sizes(env_id, pictures)
         background = np.median(pictures, axis=0).astype(np.uint8)
 
@@ -63,9 +62,8 @@ def record_evolution(scenes, env_id, path, seed=0, max_steps=None):
         durations = []  # of all frames, which are read when the film is closed
         for caption, agents in scenes:
             strip = draw_caption(caption, background.shape[1])
-            flights = [flight(agent, env, start, stride) for agent, env in zip(agents, envs)]
+            flights = [flight(*pair, start, stride) for pair in zip(agents, envs)]
             for shown, action in islice(side_by_side(flights, background), frames):
-                check_sizes(env_id, [background, *shown])
                 bars = draw_bars(strip, action, env.action_space)
                 frame = np.concatenate([overlay(background, shown), bars])
                 durations.append(FRAME_TIME)

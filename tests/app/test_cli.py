@@ -144,9 +144,9 @@ def swift():
         yield
 
 
-def draft(history, file, space):
+def draft(history, file, picture, space):
     """A picture that takes no time."""
-    file.write(f"{history} {space}".encode())
+    file.write(f"{history} {picture} {space}".encode())
 
 
 @pytest.fixture(autouse=True)
@@ -568,7 +568,7 @@ def test_a_finished_run_says_so_and_nothing_changes(begun, straight, monkeypatch
 def test_what_follows_from_the_checkpoint_is_made_again(begun, straight, monkeypatch):
     (begun / "history.csv").write_text("somebody's notes")
     (begun / "elite.pt").unlink()
-    (begun / "evolution.png").unlink()
+    (begun / "family.png").unlink()
     call(monkeypatch, *RESUME)
     assert files(begun) == files(straight)
 
