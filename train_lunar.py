@@ -7,7 +7,7 @@ film. `python train_lunar.py --help` shows the flags that change a setting for o
 from dataclasses import replace
 
 from tinyevo.app.cli import run_program
-from tinyevo.app.report import show_film, show_generation, show_score, show_settings
+from tinyevo.app.report import show_film, show_generation, show_score, show_settings, write_report
 from tinyevo.app.runs import NetworkSettings, Settings
 from tinyevo.app.workers import side_by_side
 from tinyevo.buffer import ReplayBuffer
@@ -103,8 +103,7 @@ QUICK = replace(
 
 def main(options):
     """Evolve a population, and show its best agent."""
-    settings, folder = options.settings, options.folder
-    config = settings.config
+    settings, config, folder = options.settings, options.settings.config, options.folder
 
     # Make the first generation of a run, unless one is resumed.
     run = options.resumed
@@ -154,6 +153,8 @@ def main(options):
             show_film(record_gif(run.best, config.env_id, file, 7, seed, steps))
         with folder.new_file("evolution.gif") as file:
             record_evolution(folder.film(), config.env_id, file, seed, steps)
+    with folder.new_file("report.html") as file:
+        write_report(run.history, folder.path / "evolution.gif", file)
     print("wrote", *folder.files())
 
 

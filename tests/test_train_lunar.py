@@ -25,7 +25,7 @@ from tinyevo.tournament import TournamentSelection
 from tinyevo.train import RENDER, SCORE, TrainConfig
 
 WRITTEN = ["config.json", "elite.pt", "evolution.gif", "family.png", "fitness.png", "history.csv"]
-WRITTEN += ["hyper_params.png", "lander.gif", "population.pt", "scenes.pt"]
+WRITTEN += ["hyper_params.png", "lander.gif", "population.pt", "report.html", "scenes.pt"]
 ALL = sorted([*WRITTEN, "run.lock"])
 SWIFT = ["--workers", "1", "--out", "run"]
 

@@ -1,17 +1,21 @@
-"""What a run prints: its settings, a table for each generation, the final score.
+"""What a run tells: its settings, a table for each generation, the final score, and a page.
 
 Mirrors the tutorial's section "Reading a run".
 """
 
+import base64
+import json
 import math
 import re
 import textwrap
 import warnings
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from tinyevo.plots import KINDS
 from tinyevo.population import member_row
 
 COLUMNS = {  # of the table: the head and the format of each
@@ -103,6 +107,20 @@ def show_film(returns):
     """Print what the film shows."""
     numbers = ", ".join(f"{value:.1f}" for value in returns)
     print(f"returns of {len(returns)} episodes rendered: {numbers}")
+
+
+def write_report(history, film, file):
+    """Write the page of a run into a binary file object: one HTML file that needs no other.
+
+    `film` is the path of the GIF that becomes a part of it, if there is one.
+    """
+    data = {"history": history, "kinds": KINDS, "film": None}
+    if film.is_file():
+        data["film"] = f"data:image/gif;base64,{base64.b64encode(film.read_bytes()).decode()}"
+    # Without a "<", no text in it can end the script.
+    script = json.dumps(data).replace("<", "\\u003c")
+    page = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    file.write(page.replace("REPORT_DATA", script, 1).encode())
 
 
 def best_agent(run):
