@@ -33,7 +33,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import textwrap
 import warnings
 from dataclasses import fields
 from pathlib import Path
@@ -46,47 +45,21 @@ from tinyevo.mutation import RLParameter
 from tinyevo.td3 import HyperParams
 
 ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "course"))  # for this file as a script; pytest finds it by itself
+from sources import BLOCK, blocks, quote, requoted  # noqa: E402
+
 IDEA = {path.stem: path for path in (ROOT / "tinyevo").glob("[!_]*.py")}
 APP = {path.stem: path for path in (ROOT / "tinyevo" / "app").glob("[!_]*.py")}
 TUTORIAL = ROOT / "tutorial.md"
 PICTURES = "course/pictures/"  # drawn by a script of its own
 RECORDED = ROOT / "tests" / "recorded"  # the run `python train_lunar.py --seed 0`
-BLOCK = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.S | re.M)
-
-
-def blocks(text):
-    """The code blocks of a text as (kind, body): kind is the first line's words."""
-    return [(match["info"].split(), match["body"]) for match in BLOCK.finditer(text)]
+source = functools.partial(quote, ROOT)
 
 
 def sections(text):
     """The sections of a text as (title, text)."""
     parts = re.split(r"^## (.*)\n", text, flags=re.M)
     return list(zip(parts[1::2], parts[2::2]))
-
-
-def source(name, nodoc=False):
-    """The source of `module:symbol`, without its indentation."""
-    module, _, symbol = name.partition(":")
-    text = (ROOT / (module.replace(".", "/") + ".py")).read_text()
-    node = ast.parse(text)
-    for part in symbol.split("."):
-        node = next(child for child in node.body if names_of(child) == part)
-    first = min(
-        [node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))]
-    )
-    lines = text.splitlines()[first - 1 : node.end_lineno]
-    if nodoc and ast.get_docstring(node) is not None:
-        doc = node.body[0]
-        del lines[doc.lineno - first : doc.end_lineno - first + 1]
-    return textwrap.dedent("\n".join(lines)) + "\n"
-
-
-def names_of(node):
-    """The name that a statement gives, if it gives one."""
-    if isinstance(node, ast.Assign):
-        return getattr(node.targets[0], "id", None)
-    return getattr(node, "name", None)
 
 
 def wrong_quotes(text):
@@ -561,7 +534,7 @@ def test_a_changed_quote_is_noticed():
     )
     assert wrong_quotes(good) == []
     assert wrong_quotes(good.replace("sigma", "sgima")) == ["quote=tinyevo.noise:GaussianNoise"]
-    with pytest.raises(StopIteration):
+    with pytest.raises(ValueError, match="no PinkNoise"):
         wrong_quotes("```python quote=tinyevo.noise:PinkNoise\n```\n")
 
 
@@ -639,14 +612,7 @@ def test_a_wrong_setting_is_noticed():
 
 def rewrite():
     """Write the quotes and the outputs of the tutorial anew."""
-    text = TUTORIAL.read_text()
-
-    def quoted(match):
-        kind = match["info"].split()
-        names = [word.removeprefix("quote=") for word in kind if word.startswith("quote=")]
-        return f"```{match['info']}\n{source(names[0], 'nodoc' in kind)}```" if names else match[0]
-
-    text = BLOCK.sub(quoted, text)
+    text = requoted(TUTORIAL.read_text(), ROOT)
     for table in tables(text):
         text = text.replace(table, recorded_table(int(table.split()[1])))
     for _, section in sections(text):

@@ -1,0 +1,214 @@
+"""Makes a student's folder: `python course/handout.py OUT [--student NAME]`.
+
+It holds the package without the bodies that are tasks, the tutorial without their quotations and
+without solutions, the tests that decide, and nothing else: no solution, no history.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+
+import bugs
+from questions import asked
+from sources import SOLUTION, emptied, only_tests, requoted
+from tasks import DERIVE, HUNT, PREDICT, REFILL, REFILLS
+from variants import hunted, projects, tasks_of
+
+ROOT = Path(__file__).parent.parent
+COURSE = ("tasks.py", "variants.py", "questions.py", "hunt.py")  # what a student's folder needs
+PYTEST = """[tool.pytest.ini_options]
+testpaths = ["tests"]
+pythonpath = [".", "tests", "course"]
+addopts = "--strict-markers -q --tb=short"
+filterwarnings = ["error", "ignore:builtin type:DeprecationWarning"]
+"""
+
+
+def make(out, student="", root=ROOT):
+    """Make the folder `out` for a student. Raises ValueError if there is something in it."""
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is not an empty folder: name a new one")
+    copy_package(root, out)
+    copy_tests(root, out)
+    copy_course(root, out)
+    write(out / "tutorial.md", tutorial((root / "tutorial.md").read_text(encoding="utf-8"), out))
+    copy_pictures(root, out)
+    write(out / "README.md", readme(student))
+    write(out / "answers.toml", answers_toml(student))
+    write(out / ".gitignore", ".venv/\n__pycache__/\n*.egg-info/\nruns/\n.pytest_cache/\n")
+    project = (root / "pyproject.toml").read_text(encoding="utf-8").partition("[tool.ruff]")[0]
+    write(out / "pyproject.toml", project + PYTEST)
+
+
+def write(path, text):
+    """Write a text file and its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def copy_package(root, out):
+    """The package with holes, and what runs it."""
+    paths = [*root.glob("tinyevo/**/*.py"), root / "train_lunar.py", root / "LICENSE"]
+    for path in paths:
+        name = path.relative_to(root).as_posix()
+        text = path.read_text(encoding="utf-8")
+        for task in REFILLS:
+            if task.module == name:
+                text = emptied(text, task.name, task.parts, task.message)
+        write(out / name, text)
+
+
+def copy_tests(root, out):
+    """The tests that decide, and what they share."""
+    for name in ("common.py", "probes.py", "conftest.py"):
+        write(out / "tests" / name, (root / "tests" / name).read_text(encoding="utf-8"))
+    chosen = {}
+    for task in REFILLS:
+        for test in task.tests:
+            name, _, function = test.partition("::")
+            chosen.setdefault(name, set()).add(function)
+    for name, functions in chosen.items():
+        write(out / name, only_tests((root / name).read_text(encoding="utf-8"), functions))
+
+
+def copy_course(root, out):
+    """What counts, asks and plants."""
+    for name in COURSE:
+        write(out / "course" / name, (root / "course" / name).read_text(encoding="utf-8"))
+    for path in (root / "course" / "hunt").glob("*.csv"):
+        write(out / "course" / "hunt" / path.name, path.read_text(encoding="utf-8"))
+    write(out / "course" / "hunt" / "bugs.txt", bugs.packed(root))
+    student = root / "course" / "student"
+    write(out / "conftest.py", (student / "conftest.py").read_text(encoding="utf-8"))
+    write(out / "tests" / "test_answers.py", (student / "test_answers.py").read_text("utf-8"))
+
+
+def tutorial(text, out):
+    """The tutorial as a student gets it, its quotations those of the folder `out`."""
+    text = requoted(SOLUTION.sub("", text), out)
+    sections = re.split(r"^(?=## )", text, flags=re.M)
+    text = "".join(section for section in sections if not of_the_repository(section))
+    text = re.sub(r"\s*\*Exercises?:\*[^.]*\.", "", text)
+    return text.rstrip() + "\n\nThe tasks are in README.md.\n"
+
+
+def of_the_repository(section):
+    """Whether a section is the repository's own list of exercises or bugs."""
+    ladder = re.search(r"^\d+\. `[\w.]+` in `[\w/.]+`: `pytest ", section, re.M)
+    return bool(ladder) or "tests/bugs" in section
+
+
+def copy_pictures(root, out):
+    """Copy the pictures that the tutorial shows; a link to what is not here becomes its words."""
+    path = out / "tutorial.md"
+    text = path.read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.*)$", text, re.M)
+    anchors = {"#" + re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+    def kept(match):
+        target = match["target"]
+        if match["picture"] and (root / target).is_file():
+            (out / target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / target, out / target)
+        if (
+            target.startswith("http")
+            or target in anchors
+            or (out / target.partition("#")[0]).is_file()
+        ):
+            return match[0]
+        return match["words"]
+
+    path.write_text(
+        re.sub(r"(?P<picture>!?)\[(?P<words>[^\]]*)\]\((?P<target>[^)\s]+)\)", kept, text),
+        encoding="utf-8",
+    )
+
+
+def readme(student):
+    """The page that a student reads first."""
+    template = (Path(__file__).parent / "student" / "README.md").read_text(encoding="utf-8")
+    mine = tasks_of(student)
+    rows = ["| task | kind | what | minutes | points | after |", "|---|---|---|---|---|---|"]
+    for task in mine:
+        after = ", ".join(map(str, task.after)) if task.kind != HUNT else "all bodies"
+        cells = (task.number, task.kind, task.title, task.minutes, task.points, after)
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+    bugs_here = hunted(student)
+    words = {
+        "variant": whose(student),
+        "table": "\n".join(rows),
+        "refill": paragraphs(mine, REFILL),
+        "answers": paragraphs(mine, PREDICT, DERIVE),
+        "hunt": paragraphs(mine, HUNT)
+        + f"\n\nYour bugs are {', '.join(map(str, bugs_here))}; the other nine are for practice.",
+        "open": "\n\n".join(paragraph(task) for task in mine if not task.graded),
+        "bug": str(bugs_here[0]),
+    }
+    for name, value in words.items():
+        template = template.replace("{" + name + "}", value)
+    return template
+
+
+def answers_toml(student):
+    """The file that a student fills in, with the questions in it."""
+    lines = ["# Your answers. A number goes in the place of the two quotation marks: x = 0.25", ""]
+    lines += ["# whose questions these are; leave it", f"student = {json.dumps(student.strip())}"]
+    for task in tasks_of(student):
+        if task.kind in (PREDICT, DERIVE):
+            lines += ["", f"[{task.marker}]  # {task.title}"]
+            for key in task.tests:
+                lines += [f"# {line}" for line in asked(student, key).splitlines()]
+                lines.append(f'{key} = ""')
+    return "\n".join(lines) + "\n"
+
+
+def whose(student):
+    """Whose variant it is, in a sentence."""
+    if not student.strip():
+        whose = (
+            "This folder is nobody's own: of the two projects, your lecturer says which one you do."
+        )
+    else:
+        (project,) = projects(student)
+        whose = f"This folder is that of {student.strip()}. Your project is task {project.number}."
+    return f"{whose} There are 100 points in all."
+
+
+def paragraphs(tasks, *kinds):
+    """What some kinds of tasks ask for."""
+    return "\n\n".join(paragraph(task) for task in tasks if task.kind in kinds)
+
+
+def paragraph(task):
+    """What a task asks for, and its hint."""
+    where = f" `{task.name}` in `{task.module}`." if task.name else ""
+    title = task.title if task.title.endswith("?") else f"{task.title}."
+    text = f" {task.text}" if task.text else ""
+    return textwrap.fill(
+        f"**Task {task.number}: {title}**{where}{text} *Hint:* {task.hint}",
+        width=120,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def main(arguments=None):
+    """The command."""
+    parser = argparse.ArgumentParser(description="Make a student's folder.")
+    parser.add_argument("out", help="the folder to make; it must be new or empty")
+    parser.add_argument("--student", default="", help="whose variant; without it, everybody's")
+    options = parser.parse_args(arguments)
+    try:
+        make(options.out, options.student)
+    except (OSError, ValueError) as error:
+        sys.exit(f"handout.py: {error}")
+    print(f"wrote {options.out}; begin with its README.md")
+
+
+if __name__ == "__main__":
+    main()

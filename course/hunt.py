@@ -1,0 +1,210 @@
+"""Bug hunt: plants a bug that you do not see, and shows what it does to learning.
+
+    python course/hunt.py 4                                    plant bug 4, show its curve
+    python course/hunt.py 4 --answer tinyevo/FILE.py:LINE --why "..."    name it, after repairing it
+    python course/hunt.py --restore                            take it out again
+
+A bug is one line. An answer is right if it names the line that was planted, if that line has been
+repaired, and if the test that catches the bug, which nobody has seen before, is green then. So
+nobody gets there by guessing lines. There are two answers for each bug.
+"""
+
+import argparse
+import base64
+import csv
+import hashlib
+import hmac
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zlib
+from pathlib import Path
+
+from variants import BUGS, bug_of
+
+ROOT = Path(__file__).parent.parent
+ANSWERS = 2  # for each bug
+
+
+def bugs(root):
+    """All bugs, from the student's folder or from the repository."""
+    path = Path(root, "course", "hunt", "bugs.txt")
+    if path.exists():
+        return json.loads(zlib.decompress(base64.b64decode(path.read_text(encoding="utf-8"))))
+    import bugs
+
+    return bugs.read(root)
+
+
+def the_bug(root, student, number):
+    """A student's bug by its number."""
+    return bugs(root)[bug_of(student, number) - 1]
+
+
+def read_json(path):
+    """What a JSON file holds; an empty dict if there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def plant(root, student, number):
+    """Plant a bug. Raises ValueError if there is one already, or if its line is not as it was."""
+    state = Path(root, "course", "hunt", "planted.json")
+    if state.exists():
+        planted = read_json(state)["number"]
+        raise ValueError(f"bug {planted} is planted already: --restore takes it out")
+    bug = the_bug(root, student, number)
+    place = swap(root, bug["file"], bug["old"], bug["new"])
+    if place is None:
+        raise ValueError(f"bug {number} does not fit: its line in the package was changed")
+    state.write_text(json.dumps({"number": number, "line": place}), encoding="utf-8")
+
+
+def restore(root, student):
+    """Take the planted bug out. Returns its number, or None if there is none."""
+    state = Path(root, "course", "hunt", "planted.json")
+    if not state.exists():
+        return None
+    number = read_json(state)["number"]
+    bug = the_bug(root, student, number)
+    swap(root, bug["file"], bug["new"], bug["old"])
+    state.unlink()
+    return number
+
+
+def swap(root, file, old, new):
+    """Put one line in the place of another one; returns its number, or None without it."""
+    path = Path(root, file)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if lines.count(old) != 1:
+        return None
+    place = lines.index(old)
+    lines[place] = new
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return place + 1
+
+
+def answer(root, student, number, place, why):
+    """Judge an answer, and keep it; returns (whether it is right, what to say).
+
+    Raises ValueError if there is nothing to judge.
+    """
+    state = Path(root, "course", "hunt", "planted.json")
+    record = Path(root, "course", "hunt", "answers.json")
+    if read_json(state).get("number") != number:
+        raise ValueError(f"bug {number} is not planted")
+    if len(why.split()) < 5:
+        raise ValueError("say with --why, in a sentence, what the line does wrong")
+    file, _, line = place.rpartition(":")
+    if not line.isdigit() or not Path(root, file).is_file():
+        raise ValueError(f"{place!r} is no place: write tinyevo/FILE.py:LINE")
+    kept = read_json(record)
+    before = kept.get(str(number), {"answers": []})
+    if len(before["answers"]) >= ANSWERS:
+        raise ValueError(f"bug {number} had its {ANSWERS} answers: --restore takes it out")
+    bug = the_bug(root, student, number)
+    repaired = bug["new"] not in Path(root, bug["file"]).read_text(encoding="utf-8").splitlines()
+    named = Path(file).as_posix() == bug["file"] and int(line) == read_json(state)["line"]
+    right = named and repaired and is_green(root, bug)
+    answers = [*before["answers"], {"place": place, "why": why, "right": right}]
+    kept[str(number)] = {"answers": answers, "seal": seal(root, student, number, answers)}
+    record.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    if right:
+        state.unlink()
+        return True, "right: with your repair the test that catches it is green"
+    left = ANSWERS - len(answers)
+    return False, f"wrong: another place, or the repair is not one; answers left: {left}"
+
+
+def is_green(root, bug):
+    """Whether the test that catches a bug passes. Raises ValueError if a body is missing for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "test_bug.py")
+        path.write_text(bug["tests"], encoding="utf-8")
+        paths = [str(Path(root)), str(Path(root, "tests"))]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)]
+        command += ["--rootdir", folder, "-c", os.devnull]
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    if "NotImplementedError" in done.stdout:
+        raise ValueError("the test that catches it needs a body that is still missing")
+    if done.returncode not in (0, 1):
+        raise ValueError(f"the test does not run:\n{done.stdout[-2000:]}")
+    return done.returncode == 0
+
+
+def seal(root, student, number, answers):
+    """A mark that says that this file's answers are those that were given."""
+    what = json.dumps([student.strip().casefold(), number, answers]).encode()
+    key = json.dumps(bugs(root)[0]["tests"]).encode()
+    return hmac.new(key, what, hashlib.sha256).hexdigest()
+
+
+def is_found(root, student, number):
+    """Whether a student found a bug."""
+    kept = read_json(Path(root, "course", "hunt", "answers.json")).get(str(number))
+    if not kept or kept["seal"] != seal(root, student, number, kept["answers"]):
+        return False
+    return any(answer["right"] for answer in kept["answers"][:ANSWERS])
+
+
+def curves(root, student, number):
+    """What was recorded of a healthy population and of one with the bug, as text."""
+    folder = Path(root, "course", "hunt")
+    paths = {
+        "healthy": folder / "healthy.csv",
+        "planted": folder / f"{bug_of(student, number)}.csv",
+    }
+    if not all(path.exists() for path in paths.values()):
+        return "no curves are recorded here (course/record_hunt.py in the repository records them)"
+    lines = []
+    for name, path in paths.items():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        lines += [name, *table(rows), ""]
+    return "\n".join(lines)
+
+
+def table(rows):
+    """Recorded rows as the lines of a table, under their names."""
+    names = list(rows[0])
+    widths = [max(len(name), *(len(row[name]) for row in rows)) for name in names]
+    lines = [names, *([row[name] for name in names] for row in rows)]
+    return ["  ".join(map(str.rjust, line, widths)) for line in lines]
+
+
+def main(arguments=None, root=ROOT):
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("number", nargs="?", type=int, help=f"which bug, from 1 to {BUGS}")
+    parser.add_argument("--answer", metavar="FILE:LINE", help="where the bug is")
+    parser.add_argument("--why", default="", help="what it does wrong, in a sentence")
+    parser.add_argument("--restore", action="store_true", help="take the planted bug out")
+    options = parser.parse_args(arguments)
+    try:
+        print(run(options, Path(root)))
+    except (OSError, ValueError) as error:
+        sys.exit(f"hunt.py: {error}")
+
+
+def run(options, root):
+    """Do what the command says; returns what to print."""
+    answers = root / "answers.toml"
+    text = answers.read_text(encoding="utf-8") if answers.exists() else ""
+    student = str(tomllib.loads(text).get("student", ""))
+    if options.restore:
+        number = restore(root, student)
+        return "nothing is planted" if number is None else f"bug {number} is taken out"
+    if options.number not in range(1, BUGS + 1):
+        raise ValueError(f"say which bug, from 1 to {BUGS}")
+    if options.answer:
+        return answer(root, student, options.number, options.answer, options.why)[1]
+    plant(root, student, options.number)
+    what = "repair its line, then name it with --answer; --restore takes it out"
+    return f"{curves(root, student, options.number)}\nbug {options.number} is planted: {what}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Gives each test the name of its task, stops endless loops, and counts the points."""
+
+import json
+import signal
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from questions import read_answers
+from tasks import REFILL, TASKS
+from variants import tasks_of
+
+ROOT = Path(__file__).parent
+SECONDS = 120  # for one test; an endless loop ends here, where the system has an alarm
+wanted = defaultdict(set)  # the tests that decide each task
+passed = set()
+
+
+def pytest_addoption(parser):
+    """`--score FILE` writes the points as JSON."""
+    parser.addoption("--score", metavar="FILE", help="write the points of each task as JSON")
+
+
+def pytest_configure(config):
+    """A marker for each task."""
+    for task in TASKS:
+        config.addinivalue_line("markers", f"{task.marker}: {task.title}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark each test with its task, before `-m` chooses among them."""
+    for item in items:
+        for task in TASKS:
+            if decides(item, task):
+                item.add_marker(task.marker)
+                wanted[task].add(item.nodeid)
+
+
+def decides(item, task):
+    """Whether a test is one of those that decide a task."""
+    if task.kind == REFILL:
+        return item.nodeid.partition("[")[0] in task.tests
+    return getattr(item.obj, "task", None) == task.number
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Stop a test that takes too long."""
+    if not hasattr(signal, "SIGALRM"):
+        return (yield)
+
+    def stop(number, frame):
+        pytest.fail(f"stopped after {SECONDS} seconds: is there an endless loop?")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(SECONDS)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def pytest_runtest_logreport(report):
+    """Remember what passed."""
+    if report.when == "call" and report.passed:
+        passed.add(report.nodeid)
+
+
+def points(task):
+    """The points of a task: for a body all or none, for answers a share for each right one."""
+    right, among = len(wanted[task] & passed), len(wanted[task])
+    if not among or (task.kind == REFILL and right < among):
+        return 0
+    return task.points * right // among
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Print the score, and write it if asked to."""
+    try:
+        student = str(read_answers(ROOT / "answers.toml").get("student", ""))
+    except ValueError as error:
+        student = ""
+        terminalreporter.write_line(str(error))
+    mine = tasks_of(student)
+    write = terminalreporter.write_line
+    terminalreporter.section("score")
+    graded = [task for task in mine if task.graded]
+    for task in graded:
+        tests = f"{len(wanted[task] & passed)} of {len(wanted[task])} tests"
+        write(f"task {task.number:2}  {points(task):2} of {task.points:2}  {tests:15} {task.title}")
+    score, most = sum(map(points, graded)), sum(task.points for task in graded)
+    rest = sum(task.points for task in mine) - most
+    if student.strip():
+        write(f"score: {score} of {most} points; {rest} more are your lecturer's to give")
+    else:
+        write(f"score: {score} of {most} points; the open tasks are your lecturer's to grade")
+    path = config.getoption("--score")
+    if path:
+        rows = [
+            {"task": task.number, "title": task.title, "points": points(task), "of": task.points}
+            for task in graded
+        ]
+        content = {"student": student, "score": score, "of": most, "tasks": rows}
+        Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

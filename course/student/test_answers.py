@@ -1,0 +1,48 @@
+"""Whether the numbers in `answers.toml` are right, and which bugs were found.
+
+What is right is what the package does in this folder, so the tasks that a question names must be
+done first.
+"""
+
+from pathlib import Path
+
+import pytest
+from hunt import is_found
+from questions import asked, fits, read_answers
+from tasks import DERIVE, HUNT, PREDICT, TASKS
+from variants import hunted
+
+ROOT = Path(__file__).parent.parent
+ANSWERS = read_answers(ROOT / "answers.toml")
+STUDENT = str(ANSWERS.get("student", ""))
+
+
+def answered(task, key):
+    """The test of one answer."""
+
+    def test():
+        answer = ANSWERS.get(task.marker, {}).get(key, "")
+        if answer == "":
+            pytest.fail(f"there is no answer yet to: {asked(STUDENT, key)}")
+        if not fits(answer, STUDENT, key):
+            pytest.fail(f"{answer!r} is not what the package does: {asked(STUDENT, key)}")
+
+    return test
+
+
+def found(place):
+    """The test of one bug."""
+
+    def test():
+        number = hunted(STUDENT)[place]
+        if not is_found(ROOT, STUDENT, number):
+            pytest.fail(f"bug {number} is not found yet: python course/hunt.py {number}")
+
+    return test
+
+
+for task in TASKS:
+    for place, key in enumerate(task.tests if task.kind in (PREDICT, DERIVE, HUNT) else ()):
+        test = found(place) if task.kind == HUNT else answered(task, key)
+        test.task = task.number
+        globals()[f"test_{task.marker}_{key}"] = test

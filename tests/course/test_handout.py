@@ -1,0 +1,204 @@
+"""The student's folder: it holds every task and no solution, and its score tells what is done."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+from handout import main, make, tutorial
+from hunt import bugs
+from solved import ROOT, answer, fill, find_bugs, score
+from sources import blocks, body, find, only_tests, quote
+from tasks import PROJECT, REFILLS, TASKS
+from variants import hunted, tasks_of
+
+STUDENT = "Ada Lovelace"
+GRADED = [task for task in TASKS if task.graded]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A student's folder; do not write into it."""
+    out = tmp_path_factory.mktemp("student") / "out"
+    make(out, STUDENT)
+    return out
+
+
+def texts(folder):
+    """Every text in a folder, by its name."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix not in (".png", ".gif"):
+            found[path.relative_to(folder).as_posix()] = path.read_text()
+    return found
+
+
+def test_the_table_is_sound():
+    assert [task.number for task in TASKS] == list(range(1, len(TASKS) + 1))
+    for student in ("", "Ada", "Grace", "Emmy"):
+        mine = tasks_of(student)
+        spare = [task for task in mine if task.kind == PROJECT][1:]
+        assert sum(task.points for task in mine) - sum(task.points for task in spare) == 100
+    for task in TASKS:
+        assert task.title and task.hint and 10 <= task.minutes <= 480 and task.points > 0
+        assert all(earlier < task.number for earlier in task.after)
+        assert bool(task.tests) == task.graded
+
+
+@pytest.mark.parametrize("task", REFILLS, ids=lambda task: task.marker)
+def test_the_tests_that_decide_a_body_exist_and_are_not_slow(task):
+    for test in task.tests:
+        file, _, name = test.partition("::")
+        node = find((ROOT / file).read_text(), name)
+        assert not any("slow" in ast.unparse(decorator) for decorator in node.decorator_list)
+
+
+@pytest.mark.parametrize("task", REFILLS, ids=lambda task: task.marker)
+def test_a_body_is_gone_and_its_signature_and_docstring_are_there(folder, task):
+    text = (folder / task.module).read_text()
+    own = find((ROOT / task.module).read_text(), task.name)
+    node = find(text, task.name)
+    assert text.count(f'"task {task.number}:') == 1 and task.message in text
+    assert ast.unparse(node.args) == ast.unparse(own.args)
+    assert ast.get_docstring(node) == ast.get_docstring(own)
+    assert task.parts or [ast.unparse(line) for line in node.body[1:]] == [
+        task.message.replace('"', "'")
+    ]
+
+
+def test_no_line_of_a_solution_is_in_any_file(folder):
+    given = "\n".join(text for name, text in texts(folder).items() if name.startswith("tinyevo/"))
+    given = {line.strip() for line in given.splitlines()}
+    for task in REFILLS:
+        own = body((ROOT / task.module).read_text(), task.name, task.parts)
+        lines = {line.strip() for line in own if len(line.strip()) > 20} - given
+        lines = [line for line in lines if not line.startswith("#")]
+        assert lines, f"nothing of task {task.number} can be looked for"
+        for name, text in texts(folder).items():
+            assert not [line for line in lines if line in text], (task.number, name)
+
+
+def test_no_history_and_nothing_of_the_repository_is_in_it(folder):
+    names = {path.name for path in folder.rglob("*")}
+    assert not names & {".git", "CHANGELOG.md", "bugs", "bugs.py", "lecturer.md", "handout.py"}
+    assert not [name for name in names if name.endswith((".patch", ".ipynb"))]
+    assert {path.suffix for path in (folder / "benchmarks").rglob("*")} <= {".png", ".gif"}
+
+
+def test_the_tutorial_quotes_the_folder_and_shows_signatures_alone(folder):
+    text = (folder / "tutorial.md").read_text()
+    quotes = 0
+    for kind, quoted in blocks(text):
+        for word in kind:
+            if word.startswith("quote="):
+                name = word.removeprefix("quote=")
+                assert quote(folder, name, "nodoc" in kind) == quoted
+                quotes += 1
+    assert quotes > 5 and "raise NotImplementedError" in text
+
+
+def test_every_link_of_the_tutorial_leads_somewhere(folder):
+    text = (folder / "tutorial.md").read_text()
+    for target in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", text):
+        assert (folder / target.partition("#")[0]).is_file(), target
+
+
+def test_solutions_and_lists_of_the_repository_are_dropped_from_the_tutorial(tmp_path):
+    text = (
+        "# A\n\n<!-- solution -->\nbecause 42\n<!-- /solution -->\nkept\n\n## Any name\n\n"
+        "1. `f` in `tinyevo/td3.py`: `pytest tests/test_td3.py`\n\n## B\n\nsee [there](tests/bugs)\n"
+        "\n## C\n\n*Tests:* x. *Exercises:* 12\nand 13.\n"
+    )
+    said = tutorial(text, tmp_path)
+    assert "42" not in said and "kept" in said and "solution" not in said
+    assert "Any name" not in said and "## B" not in said and "## C" in said
+    assert "12" not in said and "*Tests:* x." in said
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_every_bug_fits_a_new_folder(folder, number):
+    bug = bugs(folder)[number]
+    assert (folder / bug["file"]).read_text().splitlines().count(bug["old"]) == 1
+
+
+def test_the_bugs_cannot_be_read_at_a_glance(folder):
+    text = (folder / "course" / "hunt" / "bugs.txt").read_text()
+    for bug in bugs(folder):
+        assert bug["new"].strip() not in text and bug["old"].strip() not in text
+        for name, content in texts(folder).items():
+            assert bug["new"] not in content.splitlines(), name
+
+
+def test_only_the_tests_that_are_named_and_what_they_need_are_kept():
+    text = "import a\nA = 1\nB = 2\n\n\ndef f():\n    return B\n\n\ndef test_x():\n    assert f()\n\n\n"
+    text += "def g():\n    return A\n\n\n@mark\ndef test_y():\n    assert g()\n"
+    kept = only_tests(text, {"test_x"})
+    assert "test_x" in kept and "def f" in kept and "B = 2" in kept
+    assert (
+        "test_y" not in kept and "def g" not in kept and "A = 1" not in kept and "mark" not in kept
+    )
+
+
+@pytest.mark.parametrize("there", ["file", "full"])
+def test_a_folder_that_is_not_empty_is_refused_in_one_line_and_left_alone(tmp_path, there):
+    out = tmp_path / "out"
+    if there == "file":
+        out.write_text("mine")
+    else:
+        out.mkdir()
+        (out / "mine").write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        main([str(out)])
+    assert str(stop.value) == f"handout.py: {out} is not an empty folder: name a new one"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [
+        "out" if there == "file" else "mine"
+    ]
+
+
+def test_the_page_of_a_student_names_tasks_points_and_bugs(folder):
+    page = (folder / "README.md").read_text()
+    for task in tasks_of(STUDENT):
+        assert (
+            f"| {task.number} | {task.kind} | {task.title} | {task.minutes} | {task.points} |"
+            in page
+        )
+    assert f"Your bugs are {', '.join(map(str, hunted(STUDENT)))}" in page and STUDENT in page
+    assert not re.search(r"\{\w+\}", page) and max(map(len, page.splitlines())) <= 120
+
+
+@pytest.mark.slow
+def test_a_new_folder_has_no_points_and_one_with_the_packages_own_bodies_has_all(tmp_path):
+    folder = tmp_path / "out"
+    make(folder, STUDENT)
+    points, done = score(folder)
+    assert points == {task.number: 0 for task in GRADED} and "score: 0 of 75 points" in done.stdout
+    fill(folder, *REFILLS)
+    answer(folder, STUDENT)
+    find_bugs(folder, STUDENT)
+    points, done = score(folder)
+    assert points == {task.number: task.points for task in GRADED}, done.stdout
+    assert done.returncode == 0 and "score: 75 of 75 points; 25 more are" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", REFILLS, ids=lambda task: task.marker)
+def test_a_body_can_be_written_with_no_others_than_those_before_it(tmp_path, task):
+    folder = tmp_path / "out"
+    make(folder)
+    before = [other for other in REFILLS if other.number in task.after]
+    fill(folder, *before)
+    if before:  # without any, it is red in a new folder
+        assert score(folder, "-m", task.marker)[0][task.number] == 0
+    fill(folder, task)
+    points, done = score(folder, "-m", task.marker)
+    assert points[task.number] == task.points, done.stdout
+    assert sum(points.values()) == task.points
+
+
+@pytest.mark.slow
+def test_it_is_made_from_a_fresh_clone(tmp_path):
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(tmp_path / "clone")], check=True)
+    command = [sys.executable, "course/handout.py", str(tmp_path / "out")]
+    subprocess.run(command, cwd=tmp_path / "clone", check=True, env={"PYTHONPATH": "."})
+    assert (tmp_path / "out" / "README.md").exists()
