@@ -11,6 +11,7 @@ from questions import right
 from sources import body
 from variants import hunted
 
+STUDENT = "Ada Lovelace"
 ROOT = Path(__file__).parent.parent.parent
 
 

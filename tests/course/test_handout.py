@@ -8,29 +8,20 @@ import sys
 import pytest
 from handout import main, make, tutorial
 from hunt import bugs
-from solved import ROOT, answer, fill, find_bugs, score
+from solved import ROOT, STUDENT, answer, fill, find_bugs, score
 from sources import blocks, body, find, only_tests, quote
 from tasks import PROJECT, REFILLS, TASKS
 from variants import hunted, tasks_of
 
-STUDENT = "Ada Lovelace"
 GRADED = [task for task in TASKS if task.graded]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A student's folder; do not write into it."""
-    out = tmp_path_factory.mktemp("student") / "out"
-    make(out, STUDENT)
-    return out
-
-
-def texts(folder):
+def texts(made):
     """Every text in a folder, by its name."""
     found = {}
-    for path in folder.rglob("*"):
+    for path in made.rglob("*"):
         if path.is_file() and path.suffix not in (".png", ".gif"):
-            found[path.relative_to(folder).as_posix()] = path.read_text()
+            found[path.relative_to(made).as_posix()] = path.read_text()
     return found
 
 
@@ -55,8 +46,8 @@ def test_the_tests_that_decide_a_body_exist_and_are_not_slow(task):
 
 
 @pytest.mark.parametrize("task", REFILLS, ids=lambda task: task.marker)
-def test_a_body_is_gone_and_its_signature_and_docstring_are_there(folder, task):
-    text = (folder / task.module).read_text()
+def test_a_body_is_gone_and_its_signature_and_docstring_are_there(made, task):
+    text = (made / task.module).read_text()
     own = find((ROOT / task.module).read_text(), task.name)
     node = find(text, task.name)
     assert text.count(f'"task {task.number}:') == 1 and task.message in text
@@ -67,41 +58,41 @@ def test_a_body_is_gone_and_its_signature_and_docstring_are_there(folder, task):
     ]
 
 
-def test_no_line_of_a_solution_is_in_any_file(folder):
-    given = "\n".join(text for name, text in texts(folder).items() if name.startswith("tinyevo/"))
+def test_no_line_of_a_solution_is_in_any_file(made):
+    given = "\n".join(text for name, text in texts(made).items() if name.startswith("tinyevo/"))
     given = {line.strip() for line in given.splitlines()}
     for task in REFILLS:
         own = body((ROOT / task.module).read_text(), task.name, task.parts)
         lines = {line.strip() for line in own if len(line.strip()) > 20} - given
         lines = [line for line in lines if not line.startswith("#")]
         assert lines, f"nothing of task {task.number} can be looked for"
-        for name, text in texts(folder).items():
+        for name, text in texts(made).items():
             assert not [line for line in lines if line in text], (task.number, name)
 
 
-def test_no_history_and_nothing_of_the_repository_is_in_it(folder):
-    names = {path.name for path in folder.rglob("*")}
+def test_no_history_and_nothing_of_the_repository_is_in_it(made):
+    names = {path.name for path in made.rglob("*")}
     assert not names & {".git", "CHANGELOG.md", "bugs", "bugs.py", "lecturer.md", "handout.py"}
     assert not [name for name in names if name.endswith((".patch", ".ipynb"))]
-    assert {path.suffix for path in (folder / "benchmarks").rglob("*")} <= {".png", ".gif"}
+    assert {path.suffix for path in (made / "benchmarks").rglob("*")} <= {".png", ".gif"}
 
 
-def test_the_tutorial_quotes_the_folder_and_shows_signatures_alone(folder):
-    text = (folder / "tutorial.md").read_text()
+def test_the_tutorial_quotes_the_folder_and_shows_signatures_alone(made):
+    text = (made / "tutorial.md").read_text()
     quotes = 0
     for kind, quoted in blocks(text):
         for word in kind:
             if word.startswith("quote="):
                 name = word.removeprefix("quote=")
-                assert quote(folder, name, "nodoc" in kind) == quoted
+                assert quote(made, name, "nodoc" in kind) == quoted
                 quotes += 1
     assert quotes > 5 and "raise NotImplementedError" in text
 
 
-def test_every_link_of_the_tutorial_leads_somewhere(folder):
-    text = (folder / "tutorial.md").read_text()
+def test_every_link_of_the_tutorial_leads_somewhere(made):
+    text = (made / "tutorial.md").read_text()
     for target in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", text):
-        assert (folder / target.partition("#")[0]).is_file(), target
+        assert (made / target.partition("#")[0]).is_file(), target
 
 
 def test_solutions_and_lists_of_the_repository_are_dropped_from_the_tutorial(tmp_path):
@@ -117,16 +108,16 @@ def test_solutions_and_lists_of_the_repository_are_dropped_from_the_tutorial(tmp
 
 
 @pytest.mark.parametrize("number", range(12))
-def test_every_bug_fits_a_new_folder(folder, number):
-    bug = bugs(folder)[number]
-    assert (folder / bug["file"]).read_text().splitlines().count(bug["old"]) == 1
+def test_every_bug_fits_a_new_folder(made, number):
+    bug = bugs(made)[number]
+    assert (made / bug["file"]).read_text().splitlines().count(bug["old"]) == 1
 
 
-def test_the_bugs_cannot_be_read_at_a_glance(folder):
-    text = (folder / "course" / "hunt" / "bugs.txt").read_text()
-    for bug in bugs(folder):
+def test_the_bugs_cannot_be_read_at_a_glance(made):
+    text = (made / "course" / "hunt" / "bugs.txt").read_text()
+    for bug in bugs(made):
         assert bug["new"].strip() not in text and bug["old"].strip() not in text
-        for name, content in texts(folder).items():
+        for name, content in texts(made).items():
             assert bug["new"] not in content.splitlines(), name
 
 
@@ -156,8 +147,8 @@ def test_a_folder_that_is_not_empty_is_refused_in_one_line_and_left_alone(tmp_pa
     ]
 
 
-def test_the_page_of_a_student_names_tasks_points_and_bugs(folder):
-    page = (folder / "README.md").read_text()
+def test_the_page_of_a_student_names_tasks_points_and_bugs(made):
+    page = (made / "README.md").read_text()
     for task in tasks_of(STUDENT):
         assert (
             f"| {task.number} | {task.kind} | {task.title} | {task.minutes} | {task.points} |"
