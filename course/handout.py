@@ -23,7 +23,7 @@ COURSE = ("tasks.py", "variants.py", "questions.py", "hunt.py")  # what a studen
 PYTEST = """[tool.pytest.ini_options]
 testpaths = ["tests"]
 pythonpath = [".", "tests", "course"]
-addopts = "--strict-markers -q --tb=short"
+addopts = "--strict-markers --continue-on-collection-errors -q --tb=short"
 filterwarnings = ["error", "ignore:builtin type:DeprecationWarning"]
 """
 

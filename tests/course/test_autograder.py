@@ -1,0 +1,133 @@
+"""The graders: their files are what Gradescope and GitHub Classroom read, and they give the score."""
+
+import json
+import os
+import shutil
+import subprocess
+import zipfile
+
+import pytest
+from autograder import main, workflow
+from grade import grade, results, root_of, take
+from solved import STUDENT, answer, fill
+from tasks import REFILLS, TASKS
+from variant import main as variant_main
+from variant import matches
+
+GRADED = [task for task in TASKS if task.graded]
+
+
+def copied(made, to):
+    """A copy of a student's folder without its pictures."""
+    ignored = shutil.ignore_patterns("benchmarks", "*.png", "*.gif", "__pycache__")
+    return shutil.copytree(made, to, ignore=ignored)
+
+
+def test_only_what_counts_is_taken_from_a_submission(made, tmp_path):
+    folder, submission = copied(made, tmp_path / "folder"), copied(made, tmp_path / "in")
+    for name in ("tinyevo/buffer.py", "tinyevo/checkpoint.py", "tests/test_buffer.py"):
+        (submission / name).write_text("mine\n")
+    (submission / "conftest.py").write_text("mine\n")
+    (submission / "tinyevo" / "noise.py").unlink()
+    taken = take(folder, submission)
+    changed = [path for path in folder.rglob("*.py") if path.read_text() == "mine\n"]
+    assert [path.name for path in changed] == ["buffer.py"]
+    assert "tinyevo/noise.py" not in taken and "answers.toml" in taken
+    assert (folder / "tinyevo" / "noise.py").exists()
+
+
+def test_a_submission_is_found_in_a_folder_of_its_own_too(made, tmp_path):
+    copied(made, tmp_path / "zip" / "Ada")
+    assert root_of(tmp_path / "zip") == tmp_path / "zip" / "Ada"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"no answers\.toml"):
+        root_of(tmp_path / "empty")
+
+
+def test_results_are_what_gradescope_reads():
+    rows = [
+        {"task": 1, "title": "a", "points": 2, "of": 2},
+        {"task": 2, "title": "b", "points": 1, "of": 3},
+    ]
+    content = results({"student": "Ada", "score": 3, "of": 5, "tasks": rows}, ["x"], "said")
+    assert content["score"] == 3 == sum(test["score"] for test in content["tests"])
+    assert [test["status"] for test in content["tests"]] == ["passed", "failed"]
+    assert [test["max_score"] for test in content["tests"]] == [2, 3]
+    assert "Ada" in content["output"] and "said" in content["output"]
+
+
+def test_the_workflow_has_a_step_for_each_task_and_reports_all_of_them():
+    yaml = pytest.importorskip("yaml", reason='pip install -e ".[course]"')
+    parsed = yaml.safe_load(workflow())
+    assert parsed["on"] == ["push", "repository_dispatch"]
+    (job,) = parsed["jobs"].values()
+    steps = [step for step in job["steps"] if "id" in step]
+    assert [step["id"] for step in steps] == [task.marker for task in GRADED]
+    for step, task in zip(steps, GRADED):
+        assert step["with"]["command"] == f"pytest -m {task.marker}"
+        assert step["with"]["max-score"] == task.points
+    report = job["steps"][-1]
+    assert report["with"]["runners"].split(",") == [task.marker for task in GRADED]
+    for task in GRADED:
+        name = f"{task.marker.upper()}_RESULTS"
+        assert report["env"][name] == f"${{{{steps.{task.marker}.outputs.result}}}}"
+
+
+def test_both_are_made_and_the_archive_has_its_files_at_the_top(tmp_path):
+    main([str(tmp_path / "out")])
+    names = zipfile.ZipFile(tmp_path / "out" / "gradescope.zip").namelist()
+    assert {"setup.sh", "run_autograder", "grade.py", "handout/answers.toml"} <= set(names)
+    for name in ("setup.sh", "run_autograder"):
+        path = tmp_path / "out" / "gradescope" / name
+        assert os.access(path, os.X_OK)
+        assert subprocess.run(["bash", "-n", str(path)]).returncode == 0
+    assert (tmp_path / "out" / "classroom" / ".github" / "workflows" / "classroom.yml").exists()
+    assert (tmp_path / "out" / "classroom" / "README.md").exists()
+    with pytest.raises(SystemExit, match=r"autograder\.py: .* is not an empty folder"):
+        main([str(tmp_path / "out")])
+
+
+def test_a_submission_without_answers_is_told_so(made, tmp_path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(ValueError, match="hand in the folder"):
+        grade(made, tmp_path / "in")
+
+
+@pytest.mark.slow
+def test_the_script_that_gradescope_runs_gives_the_right_score(tmp_path):
+    main([str(tmp_path / "out")])
+    root = tmp_path / "autograder"
+    shutil.copytree(tmp_path / "out" / "gradescope", root / "source")
+    submission = copied(root / "source" / "handout", root / "submission")
+    done = [task for task in REFILLS if task.number in (1, 4, 5)]
+    fill(submission, *done)
+    (submission / "conftest.py").write_text("raise SystemExit  # mine\n")
+    environment = os.environ | {"AUTOGRADER": str(root)}
+    subprocess.run([str(root / "source" / "run_autograder")], env=environment, check=True)
+    content = json.loads((root / "results" / "results.json").read_text())
+    assert content["score"] == sum(task.points for task in done)
+    full = {test["name"] for test in content["tests"] if test["score"] == test["max_score"]}
+    assert full == {f"task {task.number}: {task.title}" for task in done}
+    assert sum(test["max_score"] for test in content["tests"]) == sum(t.points for t in GRADED)
+
+
+@pytest.mark.slow
+def test_an_answer_tells_whose_variant_it_solves(made, tmp_path, capsys):
+    folder = copied(made, tmp_path / "out")
+    answer(folder, STUDENT)
+    path = folder / "answers.toml"
+    path.write_text(path.read_text().replace(f'student = "{STUDENT}"', 'student = "Charles"'))
+    (tmp_path / "class.txt").write_text(f"Charles\n\n{STUDENT}\nGrace Hopper\n")
+    variant_main([str(path), str(tmp_path / "class.txt")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "the file says: Charles" and lines[1] == f"  9 of 9  {STUDENT}"
+    assert all(int(line.split()[0]) < 7 for line in lines[2:])
+
+
+def test_nothing_filled_in_solves_nobodys_variant():
+    assert matches({"student": "x", "task12": {"updates": ""}}, ["Ada"]) == [(0, "Ada")]
+
+
+def test_an_answers_file_that_cannot_be_read_is_one_line(tmp_path):
+    with pytest.raises(SystemExit, match=r"variant\.py: cannot read"):
+        variant_main([str(tmp_path / "none.toml"), str(tmp_path / "none.txt")])
