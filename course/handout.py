@@ -40,7 +40,7 @@ def make(out, student="", root=ROOT):
     copy_pictures(root, out)
     write(out / "README.md", readme(student))
     write(out / "answers.toml", answers_toml(student))
-    write(out / ".gitignore", ".venv/\n__pycache__/\n*.egg-info/\nruns/\n.pytest_cache/\n")
+    write(out / ".gitignore", ".venv/\n" + (root / ".gitignore").read_text(encoding="utf-8"))
     project = (root / "pyproject.toml").read_text(encoding="utf-8").partition("[tool.ruff]")[0]
     write(out / "pyproject.toml", project + PYTEST)
 

@@ -11,6 +11,7 @@ nobody gets there by guessing lines. There are two answers for each bug.
 
 import argparse
 import base64
+import contextlib
 import csv
 import hashlib
 import hmac
@@ -151,7 +152,10 @@ def is_found(root, student, number):
 
 
 def curves(root, student, number):
-    """What was recorded of a healthy population and of one with the bug, as text."""
+    """What was recorded of a healthy population and of one with the bug, as text.
+
+    Draws it too, where matplotlib is installed.
+    """
     folder = Path(root, "course", "hunt")
     paths = {
         "healthy": folder / "healthy.csv",
@@ -159,12 +163,35 @@ def curves(root, student, number):
     }
     if not all(path.exists() for path in paths.values()):
         return "no curves are recorded here (course/record_hunt.py in the repository records them)"
-    lines = []
+    runs = {}
     for name, path in paths.items():
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        lines += [name, *table(rows), ""]
+            runs[name] = list(csv.DictReader(file))
+    lines = [line for name in runs for line in (name, *table(runs[name]), "")]
+    with contextlib.suppress(ImportError):
+        lines.append(f"drawn in {draw(runs, folder / f'bug-{number}.png')}")
     return "\n".join(lines)
+
+
+def draw(runs, path):
+    """A picture of recorded runs: a panel for each measure, a dot for each member."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 8), layout="constrained")
+    panels = figure.subplots(3, 1, sharex=True)
+    for panel, measure in zip(panels, ("fitness", "updates", "value")):
+        for (name, rows), colour, shift in zip(runs.items(), ("#0072B2", "#D55E00"), (-0.1, 0.1)):
+            generations = [float(row["generation"]) for row in rows]
+            values = [float(row[measure]) for row in rows]
+            places = [generation + shift for generation in generations]
+            panel.plot(places, values, "o", color=colour, label=name)
+            ends = {g: max(v for at, v in zip(generations, values) if at == g) for g in generations}
+            panel.plot([g + shift for g in ends], list(ends.values()), color=colour)
+        panel.set_ylabel(measure)
+    panels[0].legend()
+    panels[-1].set_xlabel("generation (a line leads through the largest of each)")
+    figure.savefig(path, dpi=100)
+    return path
 
 
 def table(rows):

@@ -173,8 +173,9 @@ def test_an_answer_says_where_and_why(folder):
 def test_the_command_shows_the_curve_and_neither_place_nor_line(folder, capsys):
     for name in ("healthy", str(bug_of(STUDENT, NUMBER))):
         path = folder / "course" / "hunt" / f"{name}.csv"
-        path.write_text("generation,fitness\n0,-1.5\n")
+        path.write_text("generation,fitness,updates,value\n0,-1.5,7,3\n1,-1,9,4\n")
     main([str(NUMBER)], folder)
+    assert (folder / "course" / "hunt" / "bug-4.png").stat().st_size > 1000
     said = capsys.readouterr().out
     bug = the_bug(folder, STUDENT, NUMBER)
     assert said.count("-1.5") == 2 and "bug 4 is planted" in said
