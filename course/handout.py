@@ -20,6 +20,7 @@ from variants import hunted, projects, tasks_of
 
 ROOT = Path(__file__).parent.parent
 COURSE = ("tasks.py", "variants.py", "questions.py", "hunt.py")  # what a student's folder needs
+IGNORED = (".venv/", "__pycache__/", "*.egg-info/", "runs/", ".pytest_cache/", "bug-*.png")
 PYTEST = """[tool.pytest.ini_options]
 testpaths = ["tests"]
 pythonpath = [".", "tests", "course"]
@@ -40,7 +41,7 @@ def make(out, student="", root=ROOT):
     copy_pictures(root, out)
     write(out / "README.md", readme(student))
     write(out / "answers.toml", answers_toml(student))
-    write(out / ".gitignore", ".venv/\n" + (root / ".gitignore").read_text(encoding="utf-8"))
+    write(out / ".gitignore", "\n".join(IGNORED) + "\n")
     project = (root / "pyproject.toml").read_text(encoding="utf-8").partition("[tool.ruff]")[0]
     write(out / "pyproject.toml", project + PYTEST)
 
