@@ -58,24 +58,6 @@ TASKS = (
     Task(
         1,
         REFILL,
-        "an agent is copied",
-        minutes=10,
-        points=2,
-        hint="vars(agent) is the dict of all its attributes, and the module imports copy. What "
-        "would a copy attribute by attribute do to an optimiser that holds the network's weights?",
-        module="tinyevo/td3.py",
-        name="TD3.clone",
-        tests=_all(
-            "test_td3",
-            "a_clone_of_a_subclass_is_one",
-            "a_clone_keeps_what_an_exercise_hangs_on_an_agent_and_shares_none_of_it",
-            "the_optimisers_of_a_clone_follow_its_own_parameters",
-            "a_clone_is_copied_and_only_what_goes_to_another_process_becomes_bytes",
-        ),
-    ),
-    Task(
-        2,
-        REFILL,
         "a batch is drawn from the memory",
         minutes=20,
         points=3,
@@ -96,7 +78,7 @@ TASKS = (
         ),
     ),
     Task(
-        3,
+        2,
         REFILL,
         "the observation an action really led to",
         minutes=20,
@@ -112,7 +94,7 @@ TASKS = (
         ),
     ),
     Task(
-        4,
+        3,
         REFILL,
         "one step of the Ornstein-Uhlenbeck walk",
         minutes=20,
@@ -133,7 +115,7 @@ TASKS = (
         ),
     ),
     Task(
-        5,
+        4,
         REFILL,
         "the winner of a tournament",
         minutes=20,
@@ -155,7 +137,7 @@ TASKS = (
         ),
     ),
     Task(
-        6,
+        5,
         REFILL,
         "a hyper-parameter moves",
         minutes=30,
@@ -177,7 +159,7 @@ TASKS = (
         ),
     ),
     Task(
-        7,
+        6,
         REFILL,
         "the target of the critics",
         minutes=40,
@@ -197,7 +179,7 @@ TASKS = (
         ),
     ),
     Task(
-        8,
+        7,
         REFILL,
         "the loss of the policy",
         minutes=40,
@@ -207,13 +189,34 @@ TASKS = (
         module="tinyevo/td3.py",
         name="TD3.learn",
         parts=("q1 = critic(", 'losses["actor"] = ', 'self._descend("actor"'),
-        after=(7,),
+        after=(6,),
         tests=_all(
             "test_td3",
             "the_policy_goes_uphill_on_the_first_critic_alone",
             "the_critics_move_every_update_and_actor_and_targets_every_policy_freq_updates",
             "both_critics_learn_at_the_critic_rate_and_the_actor_at_its_own",
             "the_policy_finds_the_best_action_of_a_bandit",
+        ),
+    ),
+    Task(
+        8,
+        REFILL,
+        "an agent is copied",
+        minutes=15,
+        points=2,
+        hint="vars(agent) is the dict of all its attributes, and the module imports copy. What "
+        "would a copy attribute by attribute do to an optimiser that holds the network's weights?",
+        module="tinyevo/td3.py",
+        name="TD3.clone",
+        after=(6, 7),
+        tests=_all(
+            "test_td3",
+            "a_clone_is_equal_in_everything_and_shares_nothing",
+            "the_next_updates_of_a_clone_equal_its_parents",
+            "a_clone_of_a_subclass_is_one",
+            "a_clone_keeps_what_an_exercise_hangs_on_an_agent_and_shares_none_of_it",
+            "the_optimisers_of_a_clone_follow_its_own_parameters",
+            "a_clone_is_copied_and_only_what_goes_to_another_process_becomes_bytes",
         ),
     ),
     Task(
@@ -247,7 +250,7 @@ TASKS = (
         module="tinyevo/train.py",
         name="train_member",
         parts=("while credit",),
-        after=(2, 3, 4),
+        after=(1, 2, 3),
         tests=_all(
             "test_train",
             "there_is_one_update_for_every_learn_step_steps",
@@ -282,7 +285,7 @@ TASKS = (
         hint="A step that begins before the delay is over earns nothing, and all environments "
         "step at once.",
         tests=("updates",),
-        after=(2, 3, 4, 10),
+        after=(1, 2, 3, 10),
     ),
     Task(
         13,
@@ -292,7 +295,7 @@ TASKS = (
         points=2,
         hint="When the walk has settled, a step adds as much variance as the pull takes away.",
         tests=("noise",),
-        after=(4,),
+        after=(3,),
     ),
     Task(
         14,
@@ -303,7 +306,7 @@ TASKS = (
         hint="Two targets: one for transitions that terminated, one for the others. The two "
         "critics' losses are added.",
         tests=("loss",),
-        after=(7,),
+        after=(6,),
     ),
     Task(
         15,
@@ -323,7 +326,7 @@ TASKS = (
         hint="The elite's place is not fought for. In how many of the tournaments that can be "
         "drawn is the second best, but not the best?",
         tests=("best", "second"),
-        after=(5,),
+        after=(4,),
     ),
     Task(
         17,
@@ -335,7 +338,7 @@ TASKS = (
         "leading to each other one, and solve the linear system for the mean times. A computer may "
         "sum for you; a simulation alone is worth half (see README).",
         tests=("takeover",),
-        after=(5,),
+        after=(4,),
     ),
     Task(
         18,
@@ -346,7 +349,7 @@ TASKS = (
         hint="Write the value as this step's reward and what comes after, times the chance that "
         "anything does.",
         tests=("worth",),
-        after=(7, 8),
+        after=(6, 7),
     ),
     Task(
         19,

@@ -76,7 +76,7 @@ def target_of(agent, **transition):
 
 
 def test_the_target_is_in_the_unit_of_the_scaled_reward():
-    agent = tiny(gamma=0.9, reward_scale=0.1)
+    agent = tiny(gamma=0.9, reward_scale=0.1, policy_freq=3)
     constant(agent.targets["critic"], 5.0, 3.0)
     assert target_of(agent, reward=-20.0, terminated=True) == pytest.approx(2.0)
     assert target_of(agent, reward=10.0) == pytest.approx(1.0 + 0.9 * 3)

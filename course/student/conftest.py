@@ -1,6 +1,7 @@
 """Gives each test the name of its task, stops endless loops, and counts the points."""
 
 import json
+import os
 import signal
 from collections import defaultdict
 from pathlib import Path
@@ -11,9 +12,10 @@ from tasks import REFILL, TASKS
 from variants import tasks_of
 
 ROOT = Path(__file__).parent
-SECONDS = 120  # for one test; an endless loop ends here, where the system has an alarm
+# For one test: an endless loop ends here, where the system has an alarm.
+SECONDS = int(os.environ.get("SECONDS_FOR_A_TEST", 60))
 wanted = defaultdict(set)  # the tests that decide each task
-passed = set()
+passed, endless = set(), set()
 
 
 def pytest_addoption(parser):
@@ -46,11 +48,15 @@ def decides(item, task):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    """Stop a test that takes too long."""
+    """Stop a test that takes too long, and begin no other one of its task."""
+    task = next((task for task, tests in wanted.items() if item.nodeid in tests), None)
+    if task in endless:
+        pytest.fail("not begun, because another test of this task did not end")
     if not hasattr(signal, "SIGALRM"):
         return (yield)
 
     def stop(number, frame):
+        endless.add(task)
         pytest.fail(f"stopped after {SECONDS} seconds: is there an endless loop?")
 
     before = signal.signal(signal.SIGALRM, stop)

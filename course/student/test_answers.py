@@ -43,6 +43,6 @@ def found(place):
 
 for task in TASKS:
     for place, key in enumerate(task.tests if task.kind in (PREDICT, DERIVE, HUNT) else ()):
-        test = found(place) if task.kind == HUNT else answered(task, key)
-        test.task = task.number
-        globals()[f"test_{task.marker}_{key}"] = test
+        made = found(place) if task.kind == HUNT else answered(task, key)
+        made.task = task.number
+        globals()[f"test_{task.marker}_{key}"] = made

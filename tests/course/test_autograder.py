@@ -99,7 +99,7 @@ def test_the_script_that_gradescope_runs_gives_the_right_score(tmp_path):
     root = tmp_path / "autograder"
     shutil.copytree(tmp_path / "out" / "gradescope", root / "source")
     submission = copied(root / "source" / "handout", root / "submission")
-    done = [task for task in REFILLS if task.number in (1, 4, 5)]
+    done = [task for task in REFILLS if task.number in (1, 3, 4)]
     fill(submission, *done)
     (submission / "conftest.py").write_text("raise SystemExit  # mine\n")
     environment = os.environ | {"AUTOGRADER": str(root)}

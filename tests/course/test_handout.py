@@ -188,6 +188,21 @@ def test_a_body_can_be_written_with_no_others_than_those_before_it(tmp_path, tas
 
 
 @pytest.mark.slow
+def test_an_endless_loop_is_stopped_once_and_the_score_still_comes(tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    make(folder)
+    fill(folder, *[task for task in REFILLS if task.number in (1, 2, 3)])
+    path = folder / "tinyevo" / "train.py"
+    (hole,) = [line for line in path.read_text().splitlines() if '"task 10:' in line]
+    loop = hole.partition("raise")[0] + "while credit >= agent.hp.learn_step: pass"
+    path.write_text(path.read_text().replace(hole, loop))
+    monkeypatch.setenv("SECONDS_FOR_A_TEST", "2")
+    points, done = score(folder, "-m", "task10")
+    assert points[10] == 0
+    assert done.stdout.count("E   Failed: stopped after 2 seconds") == 1, done.stdout
+
+
+@pytest.mark.slow
 def test_it_is_made_from_a_fresh_clone(tmp_path):
     subprocess.run(["git", "clone", "-q", str(ROOT), str(tmp_path / "clone")], check=True)
     command = [sys.executable, "course/handout.py", str(tmp_path / "out")]
