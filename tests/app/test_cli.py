@@ -526,6 +526,11 @@ def test_a_fault_of_the_surroundings_is_answered_with_one_line(monkeypatch, caps
     assert capsys.readouterr().err == f"stopped: {error}; {HINT}"
 
 
+def test_a_fault_without_words_is_named_by_its_kind(monkeypatch, capsys):
+    assert stopped_by(MemoryError(), monkeypatch) == 1  # as Python raises it
+    assert capsys.readouterr().err == f"stopped: MemoryError; {HINT}"
+
+
 def test_a_worker_that_died_is_answered_with_what_may_help(monkeypatch, capsys):
     assert stopped_by(cli.BrokenProcessPool("abruptly"), monkeypatch) == 1
     words = "a worker process died, perhaps for lack of memory (--workers 1 needs less)"

@@ -242,6 +242,7 @@ def test_a_run_interrupted_after_any_generation_and_resumed_from_its_file_ends_b
 
 
 def test_the_files_beside_the_checkpoint_say_what_is_in_it(folder, done):
+    done = replace(done, best=done.population[1])  # which it may be, as any other
     folder.save(done, SETTINGS)
     assert (folder.path / "config.json").read_text() == SETTINGS.to_json()
     elite = TD3.load_checkpoint(folder.path / "elite.pt")
@@ -388,6 +389,33 @@ def test_a_lock_keeps_other_processes_out_and_ends_with_its_process_however_that
         other.kill()
     with closing(lock_folder(tmp_path)):
         pass
+
+
+def test_a_run_is_locked_before_it_is_read(folder, done, monkeypatch):
+    folder.save(done, SETTINGS)
+    folder.close()
+    read = checkpoint.load
+
+    def read_locked(file, build):
+        with pytest.raises(ValueError, match="cannot be locked"):
+            lock_folder(folder.path)
+        return read(file, build)
+
+    monkeypatch.setattr(checkpoint, "load", read_locked)
+    load(folder.path)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_other_files_and_no_run_has_begun(
+    folder, done, monkeypatch
+):
+    def full(state, path):
+        raise OSError("no space")
+
+    with monkeypatch.context() as context:
+        context.setattr(checkpoint, "save", full)
+        with pytest.raises(OSError, match="no space"):
+            folder.save(done, SETTINGS)
+    assert not folder.begun and os.listdir(folder.path) == ["run.lock"]
 
 
 def test_a_closed_folder_is_free_for_others(tmp_path):

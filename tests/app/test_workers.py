@@ -299,6 +299,16 @@ def test_a_deferred_signal_is_answered_after_the_block_by_the_handler_from_befor
         signal.signal(number, old)
 
 
+def test_each_signal_that_was_deferred_is_answered():
+    heard = []
+    with stops_handled_by(lambda number, _: heard.append(number)):
+        with signals_deferred():
+            for number in STOPS:
+                signal.raise_signal(number)
+            assert heard == []
+        assert sorted(heard) == sorted(STOPS)
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="not on Windows")
 def test_a_process_that_starts_meanwhile_has_ctrl_c_blocked_and_this_one_has_it_back():
     code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
@@ -344,3 +354,10 @@ def test_a_memory_whose_copies_do_not_fit_is_refused_in_a_line_that_says_what_to
     system["SC_PHYS_PAGES"] -= 1
     with pytest.raises(ValueError, match=f"^1000 transitions .* {count} workers.*--memory-size$"):
         check_memory(count, TINY)
+
+
+def test_what_happens_every_second_ends_with_a_block_that_fails():
+    running = threading.active_count()
+    with pytest.raises(ZeroDivisionError), every_second(int):
+        raise ZeroDivisionError
+    assert threading.active_count() == running

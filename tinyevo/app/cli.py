@@ -294,7 +294,7 @@ def explain(error, begun):
     short = plain and any(words in str(error) for words in SHORTAGES)
     foreign = type(error).__module__.split(".")[0] in ("distributed", "wandb")
     if isinstance(error, expected) or short or foreign:
-        return " ".join(str(error).split())
+        return " ".join(str(error).split()) or type(error).__name__
     return None
 
 
