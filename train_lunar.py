@@ -7,15 +7,15 @@ film. `python train_lunar.py --help` shows the flags that change a setting for o
 from dataclasses import replace
 
 from tinyevo.app.cli import run_program
+from tinyevo.app.film import record_evolution
+from tinyevo.app.plots import PICTURES, plot_evolution
 from tinyevo.app.report import show_film, show_generation, show_score, show_settings, write_report
 from tinyevo.app.runs import NetworkSettings, Settings
 from tinyevo.app.workers import side_by_side
 from tinyevo.buffer import ReplayBuffer
 from tinyevo.environment import find_spaces
 from tinyevo.evaluate import evaluate
-from tinyevo.film import record_evolution
 from tinyevo.mutation import Mutations, RLParameter
-from tinyevo.plots import PICTURES, plot_evolution
 from tinyevo.population import create_population
 from tinyevo.render import record_gif
 from tinyevo.td3 import HyperParams

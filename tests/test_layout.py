@@ -35,12 +35,10 @@ ARROWS = {  # who imports whom in the idea
     "tournament": set(),
     "mutation": set(),
     "images": {"networks"},
-    "plots": set(),
     "td3": {"networks", "images", "checkpoint"},
     "population": {"td3"},
     "evaluate": {"environment"},
     "render": {"evaluate", "environment"},
-    "film": {"render", "plots", "evaluate", "environment"},
     "train": {"population", "td3", "noise", "environment", "evaluate", "buffer"},
 }
 LEAVES = [name for name, imported in ARROWS.items() if not imported]
@@ -217,10 +215,9 @@ def test_a_crowded_line_is_found():
     assert crowded(f"\n{line[:-4]}\n") == []
 
 
-def test_the_idea_has_at_most_15000_tokens():
-    # 12,000 for the lander: the guard of the environments checks shapes and exits, and validation
-    # has one rule a message. Images and the film of an evolution are the rest.
-    assert sum(map(cost, IDEA.values())) <= 15_000
+def test_the_idea_has_at_most_13500_tokens():
+    # Of them, images take 1,700. The guard of the environments checks shapes and exits.
+    assert sum(map(cost, IDEA.values())) <= 13_500
 
 
 @pytest.mark.parametrize("name", IDEA)
@@ -229,13 +226,14 @@ def test_a_module_of_the_idea_has_at_most_2200_tokens(name):
     assert cost(IDEA[name]) <= 2_200
 
 
-def test_what_runs_the_idea_has_at_most_6000_tokens():
-    assert sum(map(cost, APP.values())) <= 6_000
+def test_what_runs_the_idea_has_at_most_9000_tokens():
+    # 6,000 before there were a cluster, trackers, pictures that fit a slide and a film of evolution.
+    assert sum(map(cost, APP.values())) <= 9_000
 
 
-def test_the_page_has_at_most_900_tokens_on_160_lines():
-    # 140 in the first plan; one argument a line reads better than packing.
-    assert cost(PAGE) <= 900 and len(PAGE.splitlines()) <= 160
+def test_the_page_has_at_most_900_tokens_on_165_lines():
+    # 140 in the first plan; one argument a line reads better than packing, and a run draws more.
+    assert cost(PAGE) <= 900 and len(PAGE.splitlines()) <= 165
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -13,12 +13,12 @@ from script import COUNTING, call, exit_status, files, kill_group, read_until, r
 
 import train_lunar
 from tinyevo import train
+from tinyevo.app.film import FRAME_TIME
+from tinyevo.app.plots import PICTURES
 from tinyevo.app.runs import NetworkSettings, RunFolder, Settings
 from tinyevo.environment import find_spaces
 from tinyevo.evaluate import evaluate
-from tinyevo.film import FRAME_TIME
 from tinyevo.mutation import Mutations
-from tinyevo.plots import PICTURES
 from tinyevo.population import create_population
 from tinyevo.td3 import TD3, HyperParams
 from tinyevo.tournament import TournamentSelection

@@ -15,7 +15,7 @@ import pytest
 from common import MUTATIONS, run
 
 from tinyevo.app import report
-from tinyevo.plots import KINDS
+from tinyevo.app.plots import KINDS
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = next(

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from tinyevo.plots import KINDS
+from tinyevo.app.plots import KINDS
 from tinyevo.population import member_row
 
 COLUMNS = {  # of the table: the head and the format of each

@@ -11,7 +11,7 @@ import pytest
 from gymnasium.spaces import Box
 
 from tinyevo import film
-from tinyevo.film import record_evolution
+from tinyevo.app.film import record_evolution
 
 SIZE = 40  # of a picture
 SKY = (0, 0, 0)

@@ -1,8 +1,8 @@
 """See what evolution found: pictures of a run's fitness, its family tree and its hyper-parameters.
 
+They need matplotlib. What can be clicked on is in report.html.
+
 Mirrors the tutorial's section "Reading a run".
-Leaves out: anything to click on; a run's page in the browser is app/report.html.
-Needs: matplotlib, and no other file.
 """
 
 import math

@@ -2,9 +2,8 @@
 other, the elite in front.
 
 Mirrors the tutorial's section "Saving test episodes as a GIF".
-Leaves out: which generations to show; an app keeps the policies of some (app/scenes.py).
-Needs: render.py, plots.py, evaluate.py, environment.py; matplotlib for the captions. An agent here
-is anything with `get_action(batch of observations)`.
+Which generations it shows is up to scenes.py. It needs matplotlib for captions. An agent here is
+anything with `get_action(batch of observations)`.
 """
 
 import io
@@ -14,9 +13,9 @@ from itertools import chain, islice, zip_longest
 import imageio.v3 as imageio
 import numpy as np
 
+from tinyevo.app.plots import blank_figure
 from tinyevo.environment import make_env
 from tinyevo.evaluate import episode_seeds, rollout
-from tinyevo.plots import blank_figure
 from tinyevo.render import STRIDE, check_sizes, picture
 
 STARTS = 3  # the film shows that one of them which suits the last elite best

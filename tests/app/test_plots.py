@@ -12,8 +12,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from tinyevo import plots
+from tinyevo.app.plots import PICTURES, plot_evolution
 from tinyevo.mutation import Mutations
-from tinyevo.plots import PICTURES, plot_evolution
 
 
 def row(generation, id, parent_id, kind, mutation, fitness, elite=False, **changes):
