@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
-from tinyevo import film
+from tinyevo.app import film
 from tinyevo.app.film import record_evolution
 
 SIZE = 40  # of a picture

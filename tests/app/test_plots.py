@@ -11,7 +11,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from tinyevo import plots
+from tinyevo.app import plots
 from tinyevo.app.plots import PICTURES, plot_evolution
 from tinyevo.mutation import Mutations
 
