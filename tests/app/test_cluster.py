@@ -89,7 +89,7 @@ def test_a_scheduler_that_is_gone_is_answered_with_one_line_and_the_run_resumes(
     assert script.returncode == 1, errors
     assert complaints(errors).count("\n") == 1, errors
     assert errors.endswith(f"python {SCRIPT[1]} --resume run --cluster={address} --no-gif\n")
-    assert "lost the connection to the scheduler" in errors
+    assert "stopped: the scheduler of the cluster is gone; resume with: " in errors
     done = run_script(tmp_path, "--resume", "run", "--no-gif", "--cluster", address)
     assert done.returncode == 1 and complaints(done.stderr).startswith("stopped: Timed out")
     assert complaints(done.stderr).count("\n") == 1

@@ -4,16 +4,24 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
+import imageio.v3 as imageio
+import numpy as np
 import pytest
-from common import MUTATIONS, run
+from common import MUTATIONS, SMALL, TINY, run, setup
 from script import COUNTING, PROBES, call, files
 
 import train_lunar
 from tinyevo.app import cli
-from tinyevo.app.runs import NetworkSettings
-from tinyevo.app.trackers import record
+from tinyevo.app.runs import NetworkSettings, RunFolder, Settings
+from tinyevo.app.trackers import TensorBoard, WandB, record
+from tinyevo.tournament import TournamentSelection
+from tinyevo.train import Run
+
+SETTINGS = Settings(TINY, NetworkSettings((8,)), SMALL, TournamentSelection(2, True, 3), MUTATIONS)
 
 
 class Notes:
@@ -124,12 +132,20 @@ def test_a_record_changes_nothing_of_a_run(notes, tmp_path, monkeypatch):
 # The real ones
 
 
-def tracked(folder, tracker, *arguments):
-    """Run the script with a tracker, offline."""
-    command = [sys.executable, train_lunar.__file__, *arguments, "--track", tracker]
-    env = os.environ | PROBES | {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+def two_sessions(path, tracker):
+    """Let a tracker follow a tiny run of three generations that is interrupted after two."""
+    picture = np.zeros((4, 6, 3), dtype=np.uint8)
+    for config in (replace(TINY, max_steps=60), TINY):
+        with closing(RunFolder(path)) as folder:
+            start = folder.load()[0] if path.exists() else Run(*setup(config))
+            folder.tracker = tracker()
+            settings = replace(SETTINGS, config=config)
+            folder.save(start, settings)
+            save = partial(RunFolder.save, folder, settings=settings)
+            run(config, start=start, options={"on_generation": save})
+            for name in ("evolution.png", "lander.gif"):
+                with folder.new_file(name) as file:
+                    imageio.imwrite(file, picture, extension=name[-4:])
 
 
 def events(folder):
@@ -144,27 +160,22 @@ def events(folder):
 @pytest.mark.filterwarnings("ignore")
 def test_tensorboard_reads_back_what_two_sessions_of_a_run_wrote(tmp_path):
     pytest.importorskip("tensorboard")
-    lander = ["--quick", "--pop-size", "2", "--num-envs", "2", "--evo-steps", "200"]
-    tracked(tmp_path, "tensorboard", *lander, "--max-steps", "400", "--out", "run")
-    tracked(tmp_path, "tensorboard", "--resume", "run", "--max-steps", "600")
+    two_sessions(tmp_path / "run", TensorBoard)
     seen = events(tmp_path / "run" / "tensorboard")
     confirmed = [(event.step, event.value) for event in seen.Scalars("confirmed")]
-    assert [step for step, _ in confirmed] == [200, 400, 600]
-    assert seen.Scalars("lr_actor/0")[0].step == 200
+    assert [step for step, _ in confirmed] == [30, 60, 90]
+    assert seen.Scalars("lr_actor/0")[0].step == 30
     for name, start in (("evolution", b"\x89PNG"), ("lander", b"GIF8")):
         assert all(image.encoded_image_string.startswith(start) for image in seen.Images(name))
-    (settings,) = {
-        event.tensor_proto.string_val[0] for event in seen.Tensors("settings/text_summary")
-    }
-    assert b'"env_id": "LunarLanderContinuous-v3"' in settings
+    (settings,) = seen.Tensors("settings/text_summary")[-1].tensor_proto.string_val
+    assert b'"max_steps": 90' in settings
+    assert b'"env_id": "probes:Counting-v0"' in settings
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_what_an_earlier_session_wrote_of_later_steps_no_longer_counts(tmp_path):
     pytest.importorskip("tensorboard")
-    from tinyevo.app.trackers import TensorBoard
-
     for steps, points in ((0, [(80, 1.0), (160, 2.0), (240, 3.0)]), (160, [(240, 4.0)])):
         tracker = TensorBoard()
         tracker.begin(tmp_path, train_lunar.SETTINGS, steps)
@@ -179,17 +190,18 @@ def test_what_an_earlier_session_wrote_of_later_steps_no_longer_counts(tmp_path)
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_weights_and_biases_keeps_one_run_of_two_sessions_offline(tmp_path):
-    pytest.importorskip("wandb")
-    lander = ["--quick", "--pop-size", "2", "--num-envs", "2", "--evo-steps", "200"]
-    tracked(tmp_path, "wandb", *lander, "--max-steps", "400", "--out", "run")
-    tracked(tmp_path, "wandb", "--resume", "run", "--max-steps", "600")
+def test_weights_and_biases_keeps_one_run_of_two_sessions_offline(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    two_sessions(tmp_path / "run", WandB)
+    wandb.teardown()  # as at the end of a process: its service writes what it still has
     identity = (tmp_path / "run" / "wandb.id").read_text()
     folders = sorted((tmp_path / "run" / "wandb").glob(f"offline-run-*-{identity}"))
     assert len(folders) == 2
     first, second = (rows(folder / f"run-{identity}.wandb") for folder in folders)
-    assert [row["steps"] for row in first if "confirmed" in row] == [200, 400]
-    assert [row["steps"] for row in second if "confirmed" in row] == [600]
+    assert [row["steps"] for row in first if "confirmed" in row] == [30, 60]
+    assert [row["steps"] for row in second if "confirmed" in row] == [90]
     assert "lr_actor/0" in first[0]
     media = [path.suffix for path in (folders[0] / "files" / "media").rglob("*.*")]
     assert sorted(media) == [".gif", ".png"]

@@ -13,6 +13,7 @@ Mirrors the tutorial's section "Reading a run".
 """
 
 import json
+import secrets
 
 
 class WandB:
@@ -21,13 +22,15 @@ class WandB:
     With WANDB_MODE=offline it stays there too, until `wandb sync` sends it.
     """
 
+    run = None  # until it begins
+
     def begin(self, folder, settings, steps):
         """Begin the record of the run in a folder, or go on with it after so many steps."""
         import wandb
 
         file = folder / "wandb.id"
         if not file.exists():
-            file.write_text(wandb.util.generate_id())
+            file.write_text(secrets.token_hex(4))
         place = {"dir": folder, "id": file.read_text(), "resume": "allow"}
         self.run = wandb.init(config=json.loads(settings.to_json()), **place)
         self.run.define_metric("*", step_metric="steps")
@@ -42,14 +45,17 @@ class WandB:
         self.run.log({path.stem: self.kinds[path.suffix](str(path))})
 
     def close(self):
-        """End the record."""
-        self.run.finish()
+        """End the record, if it has begun."""
+        if self.run:
+            self.run.finish()
 
 
 class TensorBoard:
     """Event files in the folder `tensorboard` of the run's. A resumed run adds one, after which
     whatever the others hold of later steps no longer counts.
     """
+
+    writer = None  # until it begins
 
     def begin(self, folder, settings, steps):
         """Begin the record of the run in a folder, or go on with it after so many steps."""
@@ -73,8 +79,9 @@ class TensorBoard:
         self.writer.file_writer.add_summary(Summary(value=[value]))
 
     def close(self):
-        """End the record."""
-        self.writer.close()
+        """End the record, if it has begun."""
+        if self.writer:
+            self.writer.close()
 
 
 TRACKERS = {"wandb": WandB, "tensorboard": TensorBoard}

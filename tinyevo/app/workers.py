@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -185,7 +185,7 @@ def map_on_cluster(client, on_steps, function, *arguments):
     What the calls share, `function` with its bound arguments, is sent to the scheduler once, and
     from worker to worker once each. Only bytes cross the border. `on_steps` is called, here, with
     the steps that a call reported to `count_steps`, when it is done. Raises what a call raised, and
-    what Dask raises if the cluster is gone.
+    ConnectionError if the scheduler is gone.
     """
     from distributed import as_completed
 
@@ -194,7 +194,10 @@ def map_on_cluster(client, on_steps, function, *arguments):
     futures = client.map(run_there, [shared] * len(tasks), tasks, pure=False)
     results = {}
     for future in as_completed(futures):
-        results[future], steps = future.result()
+        try:
+            results[future], steps = future.result()
+        except CancelledError as error:
+            raise ConnectionError("the scheduler of the cluster is gone") from error
         on_steps(steps)
     return [results[future] for future in futures]
 
