@@ -31,6 +31,7 @@ RESUME = ["--resume", "run", "--no-gif", "--workers", "1"]
 FLAGS = [
     *["env", "seed", "device", "workers", "pop-size", "num-envs", "max-steps", "evo-steps"],
     *["target", "out", "resume", "no-gif", "quick", "settings", "memory-size", "cluster"],
+    "track",
 ]
 AT_0 = ["--target", "0"]
 COMMAND_LINES = [
@@ -100,6 +101,7 @@ COMMAND_LINES = [
         (["--cluster", text], f"--cluster must be like host:8786 or local:4, not '{text}'")
         for text in ("", "local:", "local:0", "local:x", "local:-1", "host", "host:x", ":8786")
     ],
+    (["--track", "mlflow"], "invalid choice: 'mlflow' (choose from 'wandb', 'tensorboard')"),
     (["--cluster", "local:2", "--workers", "2"], "--workers and --cluster exclude each other: a"),
     (["--target", "nan"], "target must be None or a number from -1e9 to 1e9, not nan"),
     (["--target=-inf"], "target must be None or a number"),
@@ -331,8 +333,11 @@ def test_a_cluster_has_workers_of_its_own():
 
 def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ValueError, match="the extra cluster: pip install distributed"):
+    with pytest.raises(ValueError, match="--cluster needs an extra: pip install distributed"):
         options({"cluster": "local:4"})
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match="--track needs an extra: pip install wandb"):
+        options({"track": "wandb"})
 
 
 def test_no_gif_renders_nothing_and_needs_no_environment_that_can():
@@ -347,8 +352,8 @@ def test_the_hint_is_a_command_that_a_shell_reads_back_whatever_the_name_of_the_
     hint = cli.resume_hint("it's mine", {"device": "cuda", "no_gif": True})
     command = "'my folder/train_lunar.py' --resume 'it'\"'\"'s mine' --device=cuda --no-gif"
     assert hint == f"resume with: python {command}"
-    hint = cli.resume_hint("run", {"cluster": "host:8786"})
-    assert hint.endswith("--resume run --cluster=host:8786")
+    hint = cli.resume_hint("run", {"track": "wandb", "cluster": "host:8786"})
+    assert hint.endswith("--resume run --cluster=host:8786 --track=wandb")
     assert "--resume ./-x" in cli.resume_hint("-x", {}), "a flag"
 
 
@@ -519,6 +524,7 @@ def test_a_fault_that_takes_many_lines_is_told_in_one(monkeypatch, capsys):
         OSError("no space"),
         gym.error.Error("a fault"),
         UserWarning("of short slices"),
+        type("UsageError", (Exception,), {"__module__": "wandb.errors"})("no key"),
     ],
 )
 def test_a_fault_of_the_surroundings_is_answered_with_one_line(monkeypatch, capsys, error):
