@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent
 # For one test: an endless loop ends here, where the system has an alarm.
 SECONDS = int(os.environ.get("SECONDS_FOR_A_TEST", 60))
 wanted = defaultdict(set)  # the tests that decide each task
-passed, endless = set(), set()
+ran, passed, endless = set(), set(), set()
 
 
 def pytest_addoption(parser):
@@ -69,9 +69,11 @@ def pytest_runtest_call(item):
 
 
 def pytest_runtest_logreport(report):
-    """Remember what passed."""
-    if report.when == "call" and report.passed:
-        passed.add(report.nodeid)
+    """Remember what ran and what passed."""
+    if report.when == "call":
+        ran.add(report.nodeid)
+        if report.passed:
+            passed.add(report.nodeid)
 
 
 def points(task):
@@ -93,13 +95,14 @@ def pytest_terminal_summary(terminalreporter, config):
     write = terminalreporter.write_line
     terminalreporter.section("score")
     graded = [task for task in mine if task.graded]
-    for task in graded:
+    shown = [task for task in graded if wanted[task] & ran] or graded
+    for task in shown:
         tests = f"{len(wanted[task] & passed)} of {len(wanted[task])} tests"
         write(f"task {task.number:2}  {points(task):2} of {task.points:2}  {tests:15} {task.title}")
     score, most = sum(map(points, graded)), sum(task.points for task in graded)
-    rest = sum(task.points for task in mine) - most
-    if student.strip():
-        write(f"score: {score} of {most} points; {rest} more are your lecturer's to give")
+    if shown != graded:
+        part = sum(task.points for task in shown)
+        write(f"score: {score} of {part} points in what was run; `pytest` alone runs all")
     else:
         write(f"score: {score} of {most} points; the open tasks are your lecturer's to grade")
     path = config.getoption("--score")

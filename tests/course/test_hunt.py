@@ -199,9 +199,9 @@ def test_a_body_that_is_missing_is_told_from_a_wrong_repair(folder):
 
 
 @pytest.mark.slow
-def test_the_tests_that_catch_the_bugs_are_green_in_a_finished_folder(folder):
+def test_the_tests_that_catch_the_bugs_are_green_in_a_finished_folder(folder, tmp_path):
     fill(folder, *REFILLS)
-    hidden = folder / "hidden"
+    hidden = tmp_path / "hidden"
     hidden.mkdir()
     for number, bug in enumerate(bugs(folder), 1):
         (hidden / f"test_bug{number}.py").write_text(bug["tests"])
