@@ -1,6 +1,8 @@
 """The bug hunt: a bug is planted unseen, named and repaired before a test decides, and taken out."""
 
+import csv
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -9,7 +11,8 @@ import sys
 import hunt
 import pytest
 from hunt import answer, bugs, is_found, is_green, main, plant, restore, the_bug
-from solved import STUDENT, fill
+from record_hunt import COLUMNS
+from solved import ROOT, STUDENT, fill
 from tasks import REFILLS
 from variants import BUGS, bug_of, hunted
 
@@ -220,3 +223,15 @@ def test_a_bug_is_red_until_it_is_repaired(folder):
     assert not is_green(folder, bug)
     repair(folder)
     assert answer(folder, STUDENT, NUMBER, where, WHY)[0]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "course" / "hunt").glob("*.csv")), ids=lambda path: path.stem
+)
+def test_a_recorded_table_tells_every_member_of_every_generation(path):
+    assert path.stem == "healthy" or int(path.stem) in range(1, BUGS + 1)
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["generation"] for row in rows] == [str(g) for g in range(8) for _ in range(4)]
+    for row in rows:
+        assert all(math.isfinite(float(row[name])) for name in ("fitness", "updates", "value"))
