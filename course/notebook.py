@@ -28,7 +28,9 @@ if find_spec("tinyevo") is None or find_spec("matplotlib") is None:
         raise SystemExit("tinyevo is not here: upload a zip of it as tinyevo.zip, run this again")
     what = f"{places[0].resolve()}[plot]"
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", what], check=True)
-os.chdir(tempfile.mkdtemp())"""
+os.chdir(tempfile.mkdtemp())
+if "get_ipython" in globals():
+    get_ipython().ast_node_interactivity = "all"  # a cell shows each value, as a prompt does"""
 
 
 def make(text, root=ROOT):
