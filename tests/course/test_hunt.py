@@ -194,6 +194,11 @@ def test_every_student_has_all_bugs_in_another_order_and_hunts_for_three():
     assert hunted("Ada ") == hunted("ada")
 
 
+def test_every_bug_and_the_healthy_package_are_recorded():
+    names = {path.stem for path in (ROOT / "course" / "hunt").glob("*.csv")}
+    assert names == {"healthy", *(str(number) for number in range(1, BUGS + 1))}
+
+
 def test_a_body_that_is_missing_is_told_from_a_wrong_repair(folder):
     bug = the_bug(folder, STUDENT, NUMBER)
     bug = {**bug, "tests": "def test_x():\n    raise NotImplementedError('task 3')\n"}
