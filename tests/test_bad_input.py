@@ -100,9 +100,15 @@ LIBRARY_CALLS = [
     (partial(EvolvableMLP, 3, 1, hidden_size=(8, 0)), "whole and at least 1, not 0"),
     (partial(EvolvableMLP, 3, 1, activation="sine"), "unknown activation 'sine', choose from relu"),
     (partial(EvolvableMLP, 3, 1, output_activation="sine"), "unknown activation 'sine'"),
-    (lambda: EvolvableMLP(3, 1).add_nodes(5, 1, np.random.default_rng(0)), "no hidden layer 5"),
+    (
+        lambda: EvolvableMLP(3, 1).add_nodes(5, 1, np.random.default_rng(0)),
+        "no layer 5 in hidden_size",
+    ),
     (lambda: EvolvableMLP(3, 1).remove_nodes(0, 64, np.random.default_rng(0)), "not 0"),
-    (lambda: EvolvableMLP(3, 1).remove_nodes(0, -2, np.random.default_rng(0)), "-2 nodes"),
+    (
+        lambda: EvolvableMLP(3, 1).remove_nodes(0, -2, np.random.default_rng(0)),
+        "-2 of a layer's units",
+    ),
     (lambda: EvolvableMLP(3, 1, (8,)).remove_layer(), "hidden_size"),
     (lambda: EvolvableMLP(3, 1).change_activation("sine"), "unknown activation"),
     (
@@ -113,7 +119,8 @@ LIBRARY_CALLS = [
     (partial(TD3, OBSERVATIONS, Box(-3e38, 3e38, (2,))), "whose difference fits into float32"),
     (partial(TD3, OBSERVATIONS, Box(-6e4, 6e4, (2,), np.float16)), "and their dtype"),
     (partial(TD3, OBSERVATIONS, Box(-3, 3, (2,), dtype=int)), "real actions"),
-    (partial(TD3, Box(0, 255, (8, 8, 3), np.uint8), ACTIONS), "observations that are vectors"),
+    (partial(TD3, Box(0, 1, (8, 8, 3)), ACTIONS), "observations that are vectors, or images of"),
+    (partial(TD3, Box(0, 255, (8, 8, 8), np.uint8), ACTIONS), "8 channels of 8 x 8 or 8 of 8 x 8"),
     (lambda: make_agent().set_hp(batch_size=0), "batch_size"),
     (partial(create_population, 0, OBSERVATIONS, ACTIONS), "at least 1 agent"),
     (partial(create_population, 2.0, OBSERVATIONS, ACTIONS), "at least 1 agent"),

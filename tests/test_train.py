@@ -198,7 +198,7 @@ def test_no_credit_is_carried_over_to_the_next_slice():
 
 
 def test_steps_are_rounded_down_to_whole_steps_of_the_environments():
-    done = run(replace(TINY, num_envs=4, evo_steps=31, max_steps=66))
+    done = run(replace(TINY, num_envs=4, evo_steps=31, max_steps=66, train_episode_steps=7))
     assert [row["steps"] for row in fittest(done)] == [28, 56, 64]
     assert done.memory.counter == 3 * done.steps == 3 * 64
 

@@ -93,7 +93,7 @@ def notes(tmp_path, monkeypatch):
     monkeypatch.setattr(train_lunar, "SETTINGS", small)
     monkeypatch.setattr(train_lunar, "QUICK", small)
     monkeypatch.setattr(
-        train_lunar, "plot_evolution", lambda history, file, space: file.write(b"picture")
+        train_lunar, "plot_evolution", lambda history, file, *what: file.write(b"picture")
     )
     return notes
 
