@@ -51,7 +51,6 @@ from sources import BLOCK, blocks, quote, requoted  # noqa: E402
 IDEA = {path.stem: path for path in (ROOT / "tinyevo").glob("[!_]*.py")}
 APP = {path.stem: path for path in (ROOT / "tinyevo" / "app").glob("[!_]*.py")}
 TUTORIAL = ROOT / "tutorial.md"
-PICTURES = "course/pictures/"  # drawn by a script of its own
 RECORDED = ROOT / "tests" / "recorded"  # the run `python train_lunar.py --seed 0`
 source = functools.partial(quote, ROOT)
 
@@ -184,8 +183,7 @@ def unknown_names(text):
             parts = span.partition("(")[0].split(".")
             unknown += [span] if not all(part in names for part in parts) else []
     for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", prose):
-        to_be_drawn = link.startswith(PICTURES) and not (ROOT / PICTURES).exists()
-        unknown += [link] if not (ROOT / link).exists() and not to_be_drawn else []
+        unknown += [link] if not (ROOT / link).exists() else []
     return unknown
 
 
