@@ -16,6 +16,7 @@ from script import COUNTING, PROBES, call, files
 
 import train_lunar
 from tinyevo.app import cli
+from tinyevo.app.plots import PICTURES
 from tinyevo.app.runs import NetworkSettings, RunFolder, Settings
 from tinyevo.app.trackers import TensorBoard, WandB, record
 from tinyevo.tournament import TournamentSelection
@@ -105,7 +106,8 @@ def test_a_run_begins_its_record_tells_each_generation_adds_its_pictures_and_end
     notes, monkeypatch
 ):
     call(monkeypatch, *ARGUMENTS, "--out", "run", "--max-steps", "160")
-    assert notes.notes == [("begin", "run", 0, 0), ("file", "evolution.png", True), ("close",)]
+    shown = [("file", f"{name}.png", True) for name in PICTURES]
+    assert notes.notes == [("begin", "run", 0, 0), *shown, ("close",)]
     assert [steps for name, steps, _ in notes.points if name == "confirmed"] == [80, 160]
     assert {"lr_actor/0", "batch_size/0", "learn_step/0"} <= {name for name, *_ in notes.points}
 
@@ -113,7 +115,7 @@ def test_a_run_begins_its_record_tells_each_generation_adds_its_pictures_and_end
     notes.points.clear()
     resume = ["--resume", "run", "--no-gif", "--workers", "1", "--track", "tensorboard"]
     call(monkeypatch, *resume, "--max-steps", "240")
-    assert notes.notes == [("begin", "run", 0, 160), ("file", "evolution.png", True), ("close",)]
+    assert notes.notes == [("begin", "run", 0, 160), *shown, ("close",)]
     assert [steps for name, steps, _ in notes.points if name == "confirmed"] == [240]
 
 

@@ -216,7 +216,7 @@ class RunFolder:
         else:
             os.chdir(self._home)
             checkpoint.write(self.path / name, content.getvalue())
-            if self.tracker:
+            if self.tracker and name.endswith((".png", ".gif")):
                 self.tracker.add_file(self.path / name)
 
     def film(self):
