@@ -3,11 +3,13 @@
 import csv
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -389,6 +391,15 @@ def test_a_lock_keeps_other_processes_out_and_ends_with_its_process_however_that
         other.kill()
     with closing(lock_folder(tmp_path)):
         pass
+
+
+def test_what_could_not_be_locked_is_closed(tmp_path, monkeypatch):
+    connection = Mock()
+    connection.executescript.side_effect = sqlite3.OperationalError("database is locked")
+    monkeypatch.setattr(sqlite3, "connect", lambda *arguments, **options: connection)
+    with pytest.raises(ValueError, match="database is locked"):
+        lock_folder(tmp_path)
+    connection.close.assert_called_once()
 
 
 def test_a_run_is_locked_before_it_is_read(folder, done, monkeypatch):

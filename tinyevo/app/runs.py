@@ -11,7 +11,7 @@ import io
 import json
 import os
 import sqlite3
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
@@ -265,12 +265,15 @@ def lock_folder(path):
     the one lock of the standard library that works everywhere. Raises ValueError if another process
     has it.
     """
-    try:
-        lock = sqlite3.connect(path / "run.lock", timeout=0)
-        lock.executescript("PRAGMA journal_mode = OFF; BEGIN EXCLUSIVE")
-    except sqlite3.Error as error:
-        what = "perhaps another run is writing into it"
-        raise ValueError(f"{path} cannot be locked ({error}): {what}") from error
+    with ExitStack() as failed:
+        try:
+            lock = sqlite3.connect(path / "run.lock", timeout=0)
+            failed.enter_context(closing(lock))
+            lock.executescript("PRAGMA journal_mode = OFF; BEGIN EXCLUSIVE")
+        except sqlite3.Error as error:
+            what = "perhaps another run is writing into it"
+            raise ValueError(f"{path} cannot be locked ({error}): {what}") from error
+        failed.pop_all()  # it has the lock, and stays open
     return lock
 
 
