@@ -98,6 +98,7 @@ QUICK = replace(
         eval_steps=200,
         confirm_episodes=20,
     ),
+    hp=replace(SETTINGS.hp, batch_size=32),
 )
 
 

@@ -50,7 +50,7 @@ def test_a_typo_in_the_settings_of_quick_is_an_error():
     assert train_lunar.QUICK != train_lunar.SETTINGS
     changed = {name for name, _, _ in train_lunar.SETTINGS.differences(train_lunar.QUICK)}
     lengths = {"max_steps", "evo_steps", "train_episode_steps", "eval_steps", "confirm_episodes"}
-    assert changed == {*lengths, "num_envs", "memory_size"}
+    assert changed == {*lengths, "num_envs", "memory_size", "batch_size"}
 
 
 # The wiring, in a run of a second

@@ -188,15 +188,13 @@ def test_settings_cannot_be_assigned_to():
         SETTINGS.network.activation = "elu"
 
 
-def test_changes_go_into_config_and_tournament_by_name_and_other_names_are_no_business_of_theirs():
-    changed = SETTINGS.changed({"seed": 7, "population_size": 5, "device": "cuda", "gamma": 0.5})
+def test_changes_go_into_config_tournament_and_hp_by_name_and_other_names_are_none_of_theirs():
+    changes = {"seed": 7, "population_size": 5, "gamma": 0.5, "device": "cuda", "channels": (4,)}
+    changed = SETTINGS.changed(changes)
     assert changed.config == replace(TINY, seed=7)
     assert changed.tournament == replace(SETTINGS.tournament, population_size=5)
-    assert (changed.network, changed.hp, changed.mutations) == (
-        SETTINGS.network,
-        SETTINGS.hp,
-        SETTINGS.mutations,
-    )
+    assert changed.hp == replace(SETTINGS.hp, gamma=0.5)
+    assert (changed.network, changed.mutations) == (SETTINGS.network, SETTINGS.mutations)
 
 
 def test_differences_are_the_fields_that_differ_with_both_values():

@@ -235,15 +235,15 @@ def new_settings(flags, settings, quick):
 
     Another environment has a target of its own, and its own limit of an episode.
     """
-    lengths = {}
+    shorter = {}
     if "quick" in flags:
-        lengths = {name: new for name, _, new in settings.differences(quick)}
+        shorter = {name: new for name, _, new in settings.differences(quick)}
     if "settings" in flags:
         settings = read_settings(flags["settings"])
     old = settings.config.env_id
     if flags.get("env_id", old) != old:
         settings = settings.changed({"target": None, "train_episode_steps": None})
-    settings = settings.changed(lengths | flags)
+    settings = settings.changed(shorter | flags)
     return replace(settings, config=with_target(settings.config))
 
 

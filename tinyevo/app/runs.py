@@ -70,9 +70,9 @@ class Settings:
                 raise ValueError(f"activations has {name!r}, choose from {', '.join(activations)}")
 
     def changed(self, changes):
-        """Settings in which fields of `config` and `tournament` have new values, by name."""
+        """Settings in which fields of `config`, `tournament` and `hp` have new values, by name."""
         groups = {}
-        for group in ("config", "tournament"):
+        for group in ("config", "tournament", "hp"):
             old = getattr(self, group)
             own = {name: value for name, value in changes.items() if hasattr(old, name)}
             groups[group] = replace(old, **own)
