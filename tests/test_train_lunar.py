@@ -136,7 +136,9 @@ def test_a_resumed_run_is_handed_on_as_it_is(other, monkeypatch):
     assert [row["generation"] for row in rows[::3]] == ["0", "1", "2"]
 
 
-def test_the_run_is_saved_before_it_begins_and_after_each_generation(other, monkeypatch):
+def test_the_run_is_saved_before_it_begins_and_each_generation_before_it_is_shown(
+    other, monkeypatch
+):
     saved = []
     save = RunFolder.save
 
@@ -144,9 +146,18 @@ def test_the_run_is_saved_before_it_begins_and_after_each_generation(other, monk
         save(folder, run, settings)
         saved.append((run.generation, settings))
 
+    def shown(run, bar):
+        saved.append(f"shown {run.generation}")
+
+    monkeypatch.setattr(train_lunar, "show_generation", shown)
     monkeypatch.setattr(RunFolder, "save", spy)
     call(monkeypatch, "--quick", "--no-gif", *SWIFT)
-    assert saved == [(0, other), (1, other), (2, other)]
+    assert saved == [(0, other), (1, other), "shown 1", (2, other), "shown 2"]
+
+    saved.clear()
+    longer = replace(other, config=replace(other.config, max_steps=72))
+    call(monkeypatch, "--resume", "run", "--no-gif", "--workers", "1", "--max-steps", "72")
+    assert saved == [(2, longer), (3, longer), "shown 3"], "new settings are kept at once"
 
 
 def test_the_score_and_the_film_are_flown_on_seeds_that_decided_nothing(other, monkeypatch, capsys):

@@ -7,6 +7,7 @@ Needs: nothing else.
 """
 
 import warnings
+from collections.abc import Container
 from contextlib import contextmanager
 
 import gymnasium as gym
@@ -145,7 +146,8 @@ def find_spaces(env_id):
 def can_render(env_id):
     """Whether an environment gives pictures; ValueError if there is none."""
     with _open(env_id) as env:
-        return "'rgb_array'" in described(env.metadata.get("render_modes"))
+        modes = env.metadata.get("render_modes")
+        return isinstance(modes, Container) and "rgb_array" in modes
 
 
 def episode_limit(env_id):

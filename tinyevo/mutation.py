@@ -231,7 +231,7 @@ class Mutations:
 
     def _depth_edits(self, agent):
         """The edits of the number of layers that stay in bounds: functions of a network."""
-        more, fewer = _room(len(agent.hidden_size), self.layer_bounds)
+        more, fewer = _room(len(agent.hidden_size), self.layer_bounds)  # 0 or 1 of each
         edits = [methodcaller("add_layer")] * more + [methodcaller("remove_layer")] * fewer
         if agent.channels:
             fewest, most = self.conv_bounds

@@ -50,6 +50,7 @@ COMMAND_LINES = [
     (["--env", "Pendulum-v1"], "Pendulum-v1 has no reward_threshold: choose a target (--target)"),
     (["--quick", "--env", "probes:Aim-v0"], "probes:Aim-v0 has no reward_threshold: choose a"),
     (["--env", "CarRacing-v3", "--memory-size", "1e9"], "GB, and this machine has"),
+    (["a word\nand another"], "unrecognized arguments: a word and another"),
     (["--env"], "--env"),
     (["--device", "cuda:99"], "--device cuda:99 is not available"),
     (["--device", "meta"], "--device meta is not available"),
@@ -178,6 +179,12 @@ def begun(straight, here):
 # Flags
 
 
+def test_a_number_is_read_to_its_last_digit():
+    assert cli.number("9007199254740993") == 9007199254740993
+    assert cli.number("1e6") == 1_000_000 and type(cli.number("1e6")) is int
+    assert cli.number("1.5") == 1.5
+
+
 @pytest.mark.parametrize("arguments, words", COMMAND_LINES)
 def test_a_wrong_command_line_gets_one_line_exit_status_2_and_writes_nothing(
     here, monkeypatch, capsys, arguments, words
@@ -206,12 +213,6 @@ def test_help_shows_every_flag_and_its_default(monkeypatch, capsys):
     for flag in FLAGS:
         assert re.search(rf"--{flag}\b[^-]*?\(default:", text, re.S), flag
     assert "num_envs 4, max_steps 2400, evo_steps 800, memory_size 10000" in " ".join(text.split())
-
-
-def test_a_number_is_read_to_its_last_digit():
-    assert cli.number("9007199254740993") == 9007199254740993
-    assert cli.number("1e6") == 1_000_000 and type(cli.number("1e6")) is int
-    assert cli.number("1.5") == 1.5
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """What a run tells: one table for each generation, and lines that name the best agent."""
 
+import io
 import warnings
 from types import SimpleNamespace
 
@@ -58,8 +59,10 @@ def test_the_longest_text_of_a_mutation_keeps_the_columns_aligned():
 def test_a_generation_is_told_by_its_table_its_best_and_who_diverged(capsys):
     done = run()
     done.population[1].fitness[-1] = -np.inf
-    with tqdm(disable=True) as bar:
+    done.population[2].fitness[-1] = 9.0
+    with tqdm(file=io.StringIO()) as bar:
         report.show_generation(done, bar)
+        assert bar.postfix == f"confirmed={done.best_return:.0f}, fitness=9"
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"diverged, excluded from selection: agent {done.population[1].id}"
     assert lines[2] == "generation 2"

@@ -1,9 +1,10 @@
 """The film of an evolution: the members of some generations fly from one start, as ghosts over each
 other, the elite in front.
 
-Mirrors the tutorial's section "Saving test episodes as a GIF".
 Which generations it shows is up to scenes.py. It needs matplotlib for captions. An agent here is
 anything with `get_action(batch of observations)`.
+
+Mirrors the tutorial's section "Saving test episodes as a GIF".
 """
 
 import io
