@@ -123,6 +123,13 @@ def test_the_memory_is_empty_and_as_large_as_the_page_says(other, monkeypatch):
     assert len(memory) == 0 and len(memory.storage) == 99
 
 
+def test_networks_and_memory_are_made_on_the_device_that_was_asked_for(other, monkeypatch):
+    _, made = handed_to("create_population", monkeypatch, "--device", "cpu:0")
+    assert str(made["device"]) == "cpu:0"
+    (*_, device), _ = handed_to("ReplayBuffer", monkeypatch, "--device", "cpu:0")
+    assert str(device) == "cpu:0"
+
+
 def test_train_gets_the_settings_of_the_page(other, monkeypatch):
     (_, tournament, mutations, config), _ = handed_to("train", monkeypatch)
     assert (tournament, mutations, config) == (other.tournament, other.mutations, other.config)
