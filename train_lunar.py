@@ -7,7 +7,7 @@ film. `python train_lunar.py --help` shows the flags that change a setting for o
 from dataclasses import replace
 
 from tinyevo.app.cli import run_program
-from tinyevo.app.film import record_evolution
+from tinyevo.app.film import film_evolution
 from tinyevo.app.plots import PICTURES, plot_evolution
 from tinyevo.app.report import show_film, show_generation, show_score, show_settings, write_report
 from tinyevo.app.runs import NetworkSettings, Settings
@@ -152,8 +152,7 @@ def main(options):
         seed, steps = config.derived_seed(RENDER), config.eval_steps
         with folder.new_file("lander.gif") as file:
             show_film(record_gif(run.best, config.env_id, file, 7, seed, steps))
-        with folder.new_file("evolution.gif") as file:
-            record_evolution(folder.film(), config.env_id, file, seed, steps)
+        film_evolution(folder, config.env_id, seed, steps)
     with folder.new_file("report.html") as file:
         write_report(run.history, folder.path / "evolution.gif", file)
     print("wrote", *folder.files())

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from dataclasses import fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -26,6 +27,8 @@ from tinyevo.train import RENDER, SCORE, TrainConfig
 
 WRITTEN = ["config.json", "elite.pt", "evolution.gif", "family.png", "fitness.png", "history.csv"]
 WRITTEN += ["hyper_params.png", "lander.gif", "population.pt", "report.html", "scenes.pt"]
+if find_spec("imageio_ffmpeg"):
+    WRITTEN.insert(3, "evolution.mp4")
 ALL = sorted([*WRITTEN, "run.lock"])
 SWIFT = ["--workers", "1", "--out", "run"]
 
@@ -187,12 +190,13 @@ def test_the_score_and_the_film_are_flown_on_seeds_that_decided_nothing(other, m
     monkeypatch.setattr(train, "evaluate", deciding)
     monkeypatch.setattr(train_lunar, "evaluate", scoring)
 
-    def filming_all(scenes, env_id, file, seed, max_steps):
-        assert [caption.split()[1] for caption, _ in scenes] == ["0", "1"]  # both generations
-        filming(None, env_id, file, 7, seed, max_steps)
+    def filming_all(folder, env_id, seed, max_steps):
+        captions = [caption.split()[1] for caption, _ in folder.film()]
+        assert captions == ["0", "1"], "not both generations"
+        filming(None, env_id, None, 7, seed, max_steps)
 
     monkeypatch.setattr(train_lunar, "record_gif", filming)
-    monkeypatch.setattr(train_lunar, "record_evolution", filming_all)
+    monkeypatch.setattr(train_lunar, "film_evolution", filming_all)
     monkeypatch.setattr("tinyevo.app.cli.can_render", lambda env_id: True)
     call(monkeypatch, "--quick", *SWIFT)
     assert len(decided) >= 2 * 3 + 3  # evaluations of two generations and parts of a confirmation
@@ -206,7 +210,7 @@ def test_the_best_confirmed_agent_is_scored_and_filmed(other, monkeypatch):
     (agent, *_), _ = handed_to("evaluate", monkeypatch, "--out", "one")
     assert same(agent, TD3.load_checkpoint("one/elite.pt"))
     monkeypatch.setattr("tinyevo.app.cli.can_render", lambda env_id: True)
-    monkeypatch.setattr(train_lunar, "record_evolution", lambda *_: None)
+    monkeypatch.setattr(train_lunar, "film_evolution", lambda *_: None)
     filmed = []
     monkeypatch.setattr(
         train_lunar, "record_gif", lambda agent, *_, **__: filmed.append(agent) or []

@@ -164,6 +164,7 @@ def unknown_names(text):
                 "config.json",
                 "lander.gif",
                 "evolution.gif",
+                "evolution.mp4",
                 "scenes.pt",
                 "fitness.png",
                 "family.png",

@@ -1,7 +1,11 @@
 """film: all members of a generation fly in one picture, the elite in front, at a bounded cost."""
 
+import gc
 import io
 import sys
+from contextlib import contextmanager
+from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import ClassVar
 
 import gymnasium as gym
@@ -11,7 +15,7 @@ import pytest
 from gymnasium.spaces import Box
 
 from tinyevo.app import film
-from tinyevo.app.film import record_evolution
+from tinyevo.app.film import film_evolution, record_evolution
 
 SIZE = 40  # of a picture
 SKY = (0, 0, 0)
@@ -223,3 +227,48 @@ def test_without_matplotlib_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"needs matplotlib: pip install matplotlib"):
         filmed([Member(2)])
+
+
+def filmed_run(monkeypatch, *missing):
+    """The bytes of the films that a run gets whose scenes are two, by the file's name."""
+    files = {}
+
+    @contextmanager
+    def new_file(name):
+        files[name] = io.BytesIO()
+        yield files[name]
+
+    scenes = [("one", [Member(1, 3)]), ("two", [Member(2, 9)])]
+    monkeypatch.setattr(film, "find_spec", lambda name: name not in missing and find_spec(name))
+    film_evolution(SimpleNamespace(new_file=new_file, film=lambda: scenes), "Dots-v0", 5)
+    return {name: file.getvalue() for name, file in files.items()}
+
+
+def test_a_run_is_filmed_as_a_gif():
+    with pytest.MonkeyPatch.context() as context:
+        films = filmed_run(context, "imageio_ffmpeg")
+    file = io.BytesIO()
+    scenes = [("one", [Member(1, 3)]), ("two", [Member(2, 9)])]
+    record_evolution(scenes, "Dots-v0", file, 5)
+    assert films == {"evolution.gif": file.getvalue()}
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # imageio leaves pipes open as it reads
+def test_with_ffmpeg_also_as_an_mp4_of_the_same_pictures_that_plays_as_long(monkeypatch):
+    pytest.importorskip("imageio_ffmpeg")
+    films = filmed_run(monkeypatch)
+    frames = imageio.imread(films["evolution.gif"], index=None, extension=".gif")
+    with imageio.imopen(films["evolution.gif"], "r", plugin="pillow") as gif:
+        times = [gif.metadata(index=index)["duration"] for index in range(len(frames))]
+    video = imageio.imread(films["evolution.mp4"], extension=".mp4", plugin="FFMPEG")
+    expected = np.repeat(frames, np.round(np.array(times) / film.FRAME_TIME).astype(int), axis=0)
+    assert len(video) == len(expected) and video.shape[1:] == expected.shape[1:]
+    assert np.abs(video.astype(float) - expected).mean() < 8
+    rate = imageio.immeta(films["evolution.mp4"], extension=".mp4", plugin="FFMPEG")["fps"]
+    assert len(video) / rate == pytest.approx(sum(times) / 1000, rel=0.05)
+    gc.collect()
+
+
+def test_a_gif_that_could_not_be_made_is_not_made_an_mp4_of(monkeypatch):
+    monkeypatch.setattr(film, "record_evolution", lambda *arguments: None)
+    assert filmed_run(monkeypatch) == {"evolution.gif": b""}

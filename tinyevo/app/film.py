@@ -9,6 +9,7 @@ Mirrors the tutorial's section "Saving test episodes as a GIF".
 
 import io
 from contextlib import ExitStack, suppress
+from importlib.util import find_spec
 from itertools import chain, islice, zip_longest
 
 import imageio.v3 as imageio
@@ -25,6 +26,30 @@ FRAME_TIME = 90  # milliseconds
 PAUSE = 700  # milliseconds more for the last frame of a scene
 GHOST = 0.5  # opacity of all members but the elite
 GREY, BLUE = (225, 225, 225), (0, 114, 178)  # of the bars
+
+
+def film_evolution(folder, env_id, seed=0, max_steps=None):
+    """Film the scenes of a `RunFolder` into its `evolution.gif`.
+
+    With imageio's ffmpeg plugin also into `evolution.mp4`. The other arguments are as in
+    `record_evolution`.
+    """
+    with folder.new_file("evolution.gif") as gif:
+        record_evolution(folder.film(), env_id, gif, seed, max_steps)
+    if gif.getvalue() and find_spec("imageio_ffmpeg"):
+        with folder.new_file("evolution.mp4") as file:
+            write_mp4(gif.getvalue(), file)
+
+
+def write_mp4(gif, path):
+    """Write the bytes of a film of `record_evolution` as an MP4, which plays as long."""
+    frames = []
+    with imageio.imopen(gif, "r", plugin="pillow") as film:
+        for index, frame in enumerate(film.iter()):
+            time = film.metadata(index=index)["duration"]
+            frames += [frame] * round(time / FRAME_TIME)
+    form = {"extension": ".mp4", "plugin": "FFMPEG", "macro_block_size": 2}  # even sides are enough
+    imageio.imwrite(path, frames, fps=1000 / FRAME_TIME, **form)
 
 
 def record_evolution(scenes, env_id, path, seed=0, max_steps=None):
