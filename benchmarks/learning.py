@@ -40,7 +40,11 @@ sys.path.insert(0, str(HERE.parent))
 from train_lunar import SETTINGS as PAGE  # noqa: E402
 
 # What the arm "evolution" flies; of its rivals, each differs in what `ARMS` says.
-SETTINGS = replace(PAGE, config=replace(PAGE.config, updates_for="everybody"))
+SETTINGS = replace(
+    PAGE,
+    config=replace(PAGE.config, updates_for="everybody", num_envs=4, evo_steps=2_500),
+    mutations=replace(PAGE.mutations, activation=0),
+)
 
 STEPS = 300_000  # training steps of all members together
 SEEDS = range(100, 120)  # the settings were chosen on others
