@@ -209,7 +209,16 @@ def test_the_tree_has_an_edge_for_each_birth_in_the_colour_of_its_mutation_broad
     for edge, (kind, width) in edges.items():
         assert lines[edge] == (plots.KINDS[kind][0], width)
     texts = [text.get_text() for text in tree.texts]
-    assert texts == ["0", "2", "architecture 64x64 -> 64x96", "3", "learn_step 1 -> 2"]
+    ids = [str(member["id"]) for member in HISTORY]
+    assert texts == [*ids, "architecture 64x64 -> 64x96", "learn_step 1 -> 2"]
+
+
+def test_an_elite_carried_over_is_told_from_the_broad_line_without_colour(monkeypatch):
+    lines = [line for line in family(HISTORY, monkeypatch).lines if len(line.get_xdata()) == 2]
+    black = plots.KINDS["elite"][0]
+    assert [line.get_linestyle() == "--" for line in lines] == [
+        line.get_color() == black for line in lines
+    ]
 
 
 @pytest.mark.parametrize("picture", PICTURES)

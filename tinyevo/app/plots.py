@@ -109,7 +109,10 @@ def _plot_column(axes, name, history, births, winner):
 
 
 def _plot_family(figure, history, births, winner):
-    """A column for each generation, in it a dot for each member, the fittest on top."""
+    """A column for each generation, in it a dot for each member, the fittest on top.
+
+    The winner's line has ids; the other members have them where there is room.
+    """
     ranking = sorted(history, key=lambda row: (row["generation"], -row["fitness"]))
     size = len(history) // (history[-1]["generation"] + 1)
     place = {(row["generation"], row["id"]): index % size for index, row in enumerate(ranking)}
@@ -118,18 +121,20 @@ def _plot_family(figure, history, births, winner):
         return row["generation"], -place[row["generation"], row["id"]]
 
     axes = figure.subplots()
-    for color, name in KINDS.values():
-        axes.plot([], [], color=color, linewidth=4, label=name)
+    for kind, (_, name) in KINDS.items():
+        axes.plot([], [], **_edge(kind), linewidth=4, label=name)
     for pair in births:
-        color, _ = KINDS[pair[1]["mutation_kind"]]
         width = 6 if pair[1] in winner else 2
-        axes.plot(*zip(*map(at, pair)), color=color, linewidth=width, zorder=1)
-    axes.scatter(*zip(*map(at, history)), s=40, color="0.4", zorder=2)
+        axes.plot(*zip(*map(at, pair)), **_edge(pair[1]["mutation_kind"]), linewidth=width)
+    is_roomy = size <= 12 and len(history) <= 20 * size  # else ids would cover each other
+    named = history if is_roomy else winner
+    axes.scatter(*zip(*map(at, history)), s=300 if is_roomy else 40, color="0.85", zorder=2)
     ring = {"color": "white", "edgecolors": "black", "linewidths": 3}
     axes.scatter(*zip(*map(at, winner)), s=600, zorder=3, **ring)
+    for row in named:
+        axes.text(*at(row), row["id"], ha="center", va="center", zorder=4, fontsize=14)
     for row in winner:
         x, y = at(row)
-        axes.text(x, y, row["id"], ha="center", va="center", zorder=4)
         if row["mutation_kind"] not in ("none", "elite"):
             axes.plot([x, x], [y, 0.4], color="0.6", linestyle=":", zorder=0)
             axes.text(x, 0.4, row["mutation"], rotation=25, va="bottom", fontsize=14)
@@ -137,4 +142,10 @@ def _plot_family(figure, history, births, winner):
         xlabel="generation (broad: the line of the winner)", ylabel="the fittest on top", yticks=[]
     )
     axes.locator_params(axis="x", integer=True)
-    figure.legend(loc="outside lower center", ncols=6, fontsize=14, handlelength=1)
+    figure.legend(loc="outside lower center", ncols=6, fontsize=14, handlelength=1.5)
+
+
+def _edge(kind):
+    """How an edge of the family tree looks: dashed where the elite was merely carried over."""
+    dashes = (0, (2, 1)) if kind == "elite" else "-"
+    return {"color": KINDS[kind][0], "linestyle": dashes, "zorder": 1}
