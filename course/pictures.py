@@ -30,7 +30,12 @@ BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#
 PALE = "#E8F1F8"
 RECORDED = ROOT / "tests" / "recorded" / "history.csv"
 MEASURED = ROOT / "benchmarks" / "learning-0.1.0.csv"
-ARMS = ("default", "a single TD3", "no mutation", "original exploration")  # that are drawn
+ARMS = {  # that are drawn: by their name in the file, the one in the tutorial, and where it stands
+    "a single TD3": ("a single TD3", (24, 0.68)),
+    "default": ("the script: a population of four", (185, 0.51)),
+    "no mutation": ("a population of four,\nno mutation", (96, 0.7)),
+    "original exploration": ("the often-copied exploration", (130, 0.045)),
+}
 LOOK = {
     "font.size": 20,
     "axes.spines.top": False,
@@ -74,20 +79,16 @@ def lander(figure):
     seen += ["left leg, right leg: on the ground?"]
     done = ["main engine: off up to 0,", "then from 50 % to 100 %"]
     done += ["side engines: off from -0.5 to 0.5,", "then from 50 % to 100 %"]
-    texts = [(0.97, "8 observations", seen), (0.62, "2 actions, from -1 to 1", done)]
+    texts = [(0.98, "8 observations", seen), (0.65, "2 actions, from -1 to 1", done)]
     for top, head, lines in texts:
         axes.text(0.54, top, head, size=25, weight="bold", color=BLUE, va="top")
         for number, line in enumerate(lines):
             axes.text(0.54, top - 0.075 - 0.06 * number, line, size=21, va="top")
-    axes.text(0.54, 0.27, "reward", size=25, weight="bold", color=BLUE, va="top")
-    axes.text(
-        0.54,
-        0.2,
-        "nearer, slower, upright: +\nburning fuel: -0.3 and -0.03 a step",
-        size=21,
-        va="top",
-    )
-    axes.text(0.54, 0.07, "at rest +100, crashed -100", size=21, va="top", weight="bold")
+    axes.text(0.54, 0.31, "reward", size=25, weight="bold", color=BLUE, va="top")
+    paid = ["nearer, slower, upright: +", "a leg on the ground: +10 (lifted: -10)"]
+    paid += ["fuel: -0.3 and -0.03 a step", "at rest +100, crashed -100"]
+    for number, line in enumerate(paid):
+        axes.text(0.54, 0.235 - 0.058 * number, line, size=21, va="top")
     dead_zones(figure.add_axes([0.05, 0.09, 0.42, 0.17]))
 
 
@@ -104,32 +105,44 @@ def dead_zones(axes):
     axes.spines[["left"]].set_visible(False)
 
 
-def noise_paths(steps=200):
-    """The noise of 200 steps, by its name: a dict of (steps,)."""
-    kinds = {
-        "OU, sigma 0.3, dt 1": OrnsteinUhlenbeckNoise(1, 1, 0.0, 0.3, 0.15, 1.0),
-        "Gaussian, sigma 0.57: as large": GaussianNoise(1, 1, 0.0, 0.57),
-        "often copied: OU, sigma 0.1, dt 0.01": OrnsteinUhlenbeckNoise(1, 1, 0.0, 0.1, 0.15, 0.01),
-    }
-    rng = np.random.default_rng(3)
-    return {
-        name: np.array([kind.sample(rng)[0, 0] for _ in range(steps)])
-        for name, kind in kinds.items()
-    }
+NOISES = {  # by name: a class, and its mean, sigma and the rest
+    "OU, sigma 0.3, dt 1": (OrnsteinUhlenbeckNoise, 0.0, 0.3, 0.15, 1.0),
+    "Gaussian, sigma 0.57": (GaussianNoise, 0.0, 0.57),
+    "OU, sigma 0.1, dt 0.01 (often copied)": (OrnsteinUhlenbeckNoise, 0.0, 0.1, 0.15, 0.01),
+}
+
+
+def noise_walks(name, walks=1, steps=300, seed=0):
+    """Walks of one of `NOISES` side by side, each from its mean: (steps, walks)."""
+    kind, *settings = NOISES[name]
+    process, rng = kind(walks, 1, *settings), np.random.default_rng(seed)
+    return np.array([process.sample(rng)[:, 0] for _ in range(steps)])
+
+
+def firing(walks):
+    """The share of steps in which a side engine fires, and the mean length of a burst in steps."""
+    fires = np.abs(walks) > 0.5  # (steps, walks)
+    bursts = fires[0].sum() + (fires[1:] & ~fires[:-1]).sum()
+    return fires.mean(), fires.sum() / max(bursts, 1)
 
 
 def noise(figure):
     """Three kinds of exploration around a policy that does nothing, and the dead zone."""
-    paths, grid = noise_paths(), figure.subplots(3, sharex=True, sharey=True)
-    for axes, (name, path), colour in zip(grid, paths.items(), (BLUE, ORANGE, GREEN)):
+    for axes, name, colour in zip(
+        figure.subplots(3, sharex=True, sharey=True), NOISES, (BLUE, ORANGE, GREEN)
+    ):
+        share, length = firing(noise_walks(name, walks=2000))
+        path = noise_walks(name, steps=200, seed=3)
         axes.axhspan(-0.5, 0.5, color="#E4E4E4")
         axes.plot(path, color=colour, linewidth=2.5)
-        fires = np.mean(np.abs(path) > 0.5)
+        what = f"fires in {100 * share:.0f} % of steps, in bursts of {length:.1f} steps"
         axes.set_title(
-            f"{name}: a side engine fires in {100 * fires:.0f} % of steps", loc="left", size=20
+            f"{name}: a side engine {what if share > 0.001 else 'as good as never fires'}",
+            loc="left",
+            size=20,
         )
-        axes.set(ylim=(-1.6, 1.6), yticks=[-0.5, 0.5], xlim=(0, len(path)))
-    axes.set_xlabel("step (grey: the dead zone, in which nothing fires)")
+        axes.set(ylim=(-2.2, 2.2), yticks=[-0.5, 0.5], xlim=(0, len(path)), ylabel="noise")
+    axes.set_xlabel("step (grey: the side engines' dead zone; shares of 2,000 walks of 300 steps)")
 
 
 def overestimation_curves(updates=400, actions=10, gamma=0.9, rate=0.1, runs=300):
@@ -180,8 +193,8 @@ def autoreset(figure):
     stored = "a naive loop stores s8 → s0, which never happened"
     found = 'the last observation, s8, is in infos["final_obs"]'
     rows = [
-        (0.66, "NEXT_STEP: " + stored, ["s7", "s8", "s0", "s1"], [end, ignored], 2),
-        (0.18, "SAME_STEP: " + found, ["s7", "s0", "s1", "s2"], [end, ""], 1),
+        (0.7, "NEXT_STEP: " + stored, ["s7", "s8", "s0", "s1"], [end, ignored], 2),
+        (0.26, "SAME_STEP: " + found, ["s7", "s0", "s1", "s2"], [end, ""], 1),
     ]
     for y, head, states, said, odd in rows:
         axes.text(0.03, y + 0.23, head, size=20, weight="bold")
@@ -191,10 +204,15 @@ def autoreset(figure):
             look = {"facecolor": colour, "edgecolor": "black", "linewidth": 2}
             axes.add_patch(Rectangle((x, y - 0.04), 0.17, 0.2, **look))
             axes.text(x + 0.085, y + 0.06, state, ha="center", va="center", size=28)
+            if index == odd:
+                axes.text(x + 0.085, y + 0.125, "new episode", ha="center", va="center", size=18)
             if index:
                 arrow(axes, (x - 0.07, y + 0.06), (x, y + 0.06), 0)
         for index, word in enumerate(said, 1):
-            axes.text(0.135 + 0.24 * index, y - 0.1, word, ha="center", va="center")
+            axes.text(0.135 + 0.24 * index, y - 0.08, word, ha="center", va="center")
+    axes.text(
+        0.03, 0.03, "orange: the first observation of the next episode, where a loop goes wrong"
+    )
 
 
 def growth(figure):
@@ -203,22 +221,18 @@ def growth(figure):
 
     network = EvolvableMLP(8, 4, (8,), generator=torch.Generator().manual_seed(1))
     grown = network.add_nodes(0, 4, np.random.default_rng(1))
-    pairs = [("into the layer: new ones random", grown.weights[0][0].T, "input"),
-             ("out of it: new ones zero", grown.weights[1][0], "output")]  # fmt: skip
-    for axes, (title, weights, across) in zip(figure.subplots(1, 2), pairs):
-        image = axes.imshow(weights.detach().numpy(), cmap="PuOr", vmin=-0.4, vmax=0.4)
-        axes.add_patch(
-            Rectangle((-0.5, 7.5), weights.shape[1], 4, fill=False, edgecolor=GREEN, linewidth=6)
-        )
-        axes.set(
-            xlabel=across,
-            ylabel="hidden node",
-            xticks=[0, weights.shape[1] - 1],
-            yticks=[0, 7, 8, 11],
-        )
-        axes.set_title(
-            title.replace("columns", "nodes").replace("new rows are", "new nodes are"), size=20
-        )
+    panels = [
+        ("into the layer (new columns: random)", "input", "hidden node", (7.5, -0.5), (4, 8)),
+        ("out of the layer (new rows: 0)", "hidden node", "output", (-0.5, 7.5), (4, 4)),
+    ]
+    grid = figure.subplots(1, 2, width_ratios=[12, 8])
+    for axes, weights, (title, down, across, corner, size) in zip(grid, grown.weights, panels):
+        matrix = weights[0].detach().numpy()  # (inputs, outputs), as in the code
+        image = axes.imshow(matrix, cmap="PuOr", vmin=-0.4, vmax=0.4)
+        axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=GREEN, linewidth=6))
+        ticks = [[0, 7, 8, 11] if length == 12 else [0, length - 1] for length in matrix.shape]
+        axes.set(xlabel=across, ylabel=down, yticks=ticks[0], xticks=ticks[1])
+        axes.set_title(title, size=20)
     bar = figure.colorbar(image, ax=figure.axes, shrink=0.8, ticks=[-0.4, 0, 0.4])
     bar.set_label("weight")
 
@@ -259,8 +273,8 @@ def selection(figure):
         axes.bar(range(1, 5), counted, color=PALE, edgecolor=BLUE, linewidth=2, label="4,000 draws")
         axes.plot(range(1, 5), formula, "o", color=ORANGE, markersize=14, label="formula")
         axes.set_title(f"tournaments of {rivals}", size=22)
-        axes.set(xlabel="rank", xticks=[1, 2, 3, 4])
-    figure.axes[0].set_ylabel("probability to be the parent")
+        axes.set(xlabel="rank (1: the fittest)", xticks=[1, 2, 3, 4])
+    figure.axes[0].set_ylabel("share of the places fought for\n(the elite's own place not counted)")
     figure.axes[0].legend()
 
 
@@ -286,12 +300,12 @@ def founders_left(generations=12, populations=400, heritable=False):
 def takeover(figure):
     """How soon all members descend from one founder, though nobody is better."""
     axes = figure.subplots()
-    for heritable, colour, name in (
-        (False, GREY, "fitness is pure chance"),
-        (True, BLUE, "founders differ"),
+    for heritable, colour, look, name in (
+        (False, ORANGE, "s--", "fitness is pure chance"),
+        (True, BLUE, "o-", "founders differ"),
     ):
         left = founders_left(heritable=heritable)
-        axes.plot(left, "o-", color=colour, markersize=11, label=name)
+        axes.plot(left, look, color=colour, markersize=11, label=name)
     axes.axhline(1, color="black", linewidth=1)
     axes.set(
         xlabel="generation",
@@ -321,22 +335,29 @@ def mutation_effects(figure, histories=(RECORDED,)):
     for path in histories:
         for kind, values in changes_by_kind(read(path)).items():
             changes[kind] += values
+    whose = "the recorded run of the tutorial" if RECORDED in histories else "the runs given"
     axes, rng = figure.subplots(), np.random.default_rng(0)
     axes.axhline(0, color="black", linewidth=1.5)
     for place, (kind, values) in enumerate(changes.items()):
         colour, _ = KINDS[kind]
         spread = place + rng.uniform(-0.15, 0.15, len(values))
         axes.scatter(spread, values, s=130, color=colour, edgecolors="black", zorder=2)
-        if values:
+        if len(values) >= 5:  # the median of fewer tells nothing
             axes.hlines(np.median(values), place - 0.3, place + 0.3, color="black", linewidth=5)
     names = [
         f"{name.replace('-', '-' + chr(10))}\n({len(changes[kind])})"
         for kind, (_, name) in KINDS.items()
     ]
     axes.set_xticks(range(len(KINDS)), names, size=17)
-    axes.set(ylabel="change of fitness", xlim=(-0.5, len(KINDS) - 0.5))
+    axes.set(
+        xlabel="what mutated (number of children)",
+        ylabel="change of fitness",
+        xlim=(-0.5, len(KINDS) - 0.5),
+    )
     axes.set_title(
-        "A child's fitness minus its parent's, one generation before (bar: median)", size=20
+        "A child's fitness minus its parent's, one generation before\n"
+        f"({whose}; bar: the median of five or more)",
+        size=20,
     )
 
 
@@ -363,17 +384,18 @@ def landed_share(rows, target=200.0):
 
 def landings(figure, measured=MEASURED, arms=ARMS):
     """Which share of the seeds had landed after how many steps, for arms of a benchmark."""
-    axes = figure.subplots()
-    shares = landed_share(read(measured))
+    axes, rows = figure.subplots(), read(measured)
+    shares = landed_share(rows)
     shown = [arm for arm in arms if arm in shares] or list(shares)[:6]
     styles = zip((BLUE, ORANGE, GREEN, PINK, "black", GREY), ("-", "--", "-.", ":", "-", "--"))
     for arm, (colour, style) in zip(shown, styles):
         steps, share = shares[arm]
-        look = {"color": colour, "linestyle": style, "linewidth": 5, "label": arm}
-        axes.step(np.array(steps) / 1000, share, where="post", **look)
+        name, place = arms.get(arm, (arm, (steps[-1] / 1000, share[-1])))
+        axes.step(np.array(steps) / 1000, share, colour, where="post", linestyle=style, linewidth=5)
+        axes.text(*place, name, color=colour, weight="bold", va="center", size=18)
+    seeds = {row["seed"] for row in rows if row["arm"] in shown}
     axes.set(xlabel="thousand environment steps of all members", ylim=(-0.03, 1.03))
-    axes.set_ylabel("share of seeds that landed")
-    figure.legend(loc="outside upper center", ncols=2)
+    axes.set_ylabel(f"share of {len(seeds)} seeds that landed")
 
 
 PICTURES = [

@@ -6,6 +6,8 @@ import imageio.v3 as imageio
 import numpy as np
 import pictures
 import pytest
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 
 
 def test_one_critic_believes_too_much_and_the_smaller_of_two_does_not():
@@ -14,11 +16,39 @@ def test_one_critic_believes_too_much_and_the_smaller_of_two_does_not():
     assert (np.diff(one[::50]) > 0).all(), "the belief does not grow"
 
 
-def test_the_often_copied_noise_never_fires_a_side_engine():
-    paths = pictures.noise_paths(2000)
-    fires = [np.mean(np.abs(path) > 0.5) for path in paths.values()]
-    assert fires[0] == pytest.approx(0.38, abs=0.05) and fires[1] == pytest.approx(0.38, abs=0.05)
-    assert fires[2] == 0
+def test_shares_and_bursts_of_the_noises_are_those_of_the_tutorial_and_the_copied_one_never_fires():
+    fires = [pictures.firing(pictures.noise_walks(name, walks=500)) for name in pictures.NOISES]
+    assert fires[0] == pytest.approx((0.378, 3.2), rel=0.03)
+    assert fires[1] == pytest.approx((0.381, 1.6), rel=0.03)
+    assert fires[2][0] < 0.001
+
+
+def test_new_nodes_are_random_columns_of_the_weights_in_and_zero_rows_of_those_out():
+    figure = Figure()
+    pictures.growth(figure)
+    into, out = (axes.images[0].get_array() for axes in figure.axes[:2])
+    assert into.shape == (8, 12) and out.shape == (12, 4)
+    assert into[:, 8:].all() and not out[8:].any() and out[:8].all()
+
+
+def test_few_children_have_no_median():
+    figure = Figure()
+    pictures.mutation_effects(figure)
+    bars = [item for item in figure.axes[0].collections if isinstance(item, LineCollection)]
+    many = [kind for kind, values in pictures.changes_by_kind(pictures.read(pictures.RECORDED)).items()
+            if len(values) >= 5]  # fmt: skip
+    assert len(bars) == len(many) == 2
+
+
+def test_the_arms_have_the_names_that_the_tutorial_gives_them():
+    figure = Figure()
+    pictures.landings(figure)
+    (axes,) = figure.axes
+    text = (pictures.ROOT / "tutorial.md").read_text()
+    names = [label.get_text().replace("\n", " ") for label in axes.texts]
+    assert len(names) == len(axes.lines) == 4
+    assert all(f"| {name}" in text for name in names)
+    assert "5 seeds" in axes.get_ylabel()
 
 
 @pytest.mark.parametrize("rivals", [1, 2, 4])
