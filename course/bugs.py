@@ -12,7 +12,7 @@ NAMES = {  # file and name of the test that catches each bug
     "1": "test_train:there_is_one_update_for_every_learn_step_steps",
     "2": "test_mutation:integers_are_rounded_and_move_by_one_at_least",
     "3": "test_td3:new_hyper_parameters_are_in_force_and_all_else_stays",
-    "4": "test_tournament:a_fitness_that_is_not_finite_never_wins",
+    "4": "test_tournament:a_great_past_helps_neither_the_elite_nor_a_parent",
     "5": "test_tournament:nothing_is_shared_between_the_elite_the_offspring_and_their_parents",
     "6": "test_train:no_stored_transition_crosses_an_episode",
     "7": "test_train:no_stored_transition_crosses_an_episode",

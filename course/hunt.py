@@ -28,6 +28,24 @@ from variants import BUGS, bug_of
 
 ROOT = Path(__file__).parent.parent
 ANSWERS = 2  # for each bug
+COLUMNS = {  # what a recorded table tells of a member in a generation
+    "generation": "of the run, from 0",
+    "id": "the member",
+    "parent": "the member whose child it is",
+    "mutation": "what sets it apart from its parent; elite: it was carried over",
+    "fitness": "by which selection goes, after this generation's training",
+    "again": "its mean return in 20 other episodes, for comparison",
+    "train": "its mean return in this generation's training",
+    "learn_step": "its environment steps per update; a generation has 1,000 steps",
+    "updates": "of it and of all its ancestors, together",
+    "activation": "of its networks",
+    "value": "the mean of what its critic believes 256 remembered actions to be worth",
+    "stride": "how far one update moves a weight of its critic, in learning rates, in the mean",
+    "smoothing": "how far a target's next action is from the policy's, in half-ranges, in the mean",
+    "ends": "how many transitions in the memory are marked as terminated (a pendulum never does)",
+    "jump": "the longest way in the memory from an observation to its successor",
+}
+PANELS = ("fitness", "again", "train", "updates", "value", "stride", "smoothing", "ends", "jump")
 
 
 def bugs(root):
@@ -167,30 +185,36 @@ def curves(root, student, number):
     for name, path in paths.items():
         with path.open(newline="", encoding="utf-8") as file:
             runs[name] = list(csv.DictReader(file))
-    lines = [line for name in runs for line in (name, *table(runs[name]), "")]
+    lines = [f"{name}: {what}" for name, what in COLUMNS.items()] + [""]
+    lines += [line for name in runs for line in (name, *table(runs[name]), "")]
     with contextlib.suppress(ImportError):
         lines.append(f"drawn in {draw(runs, folder / f'bug-{number}.png')}")
     return "\n".join(lines)
 
 
 def draw(runs, path):
-    """A picture of recorded runs: a panel for each measure, a dot for each member."""
+    """A picture of recorded runs: a panel for each measure, a mark for each member.
+
+    The marks of the one fit into those of the other, so where the runs are equal it is seen.
+    """
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 8), layout="constrained")
-    panels = figure.subplots(3, 1, sharex=True)
-    for panel, measure in zip(panels, ("fitness", "updates", "value")):
-        for (name, rows), colour, shift in zip(runs.items(), ("#0072B2", "#D55E00"), (-0.1, 0.1)):
-            generations = [float(row["generation"]) for row in rows]
-            values = [float(row[measure]) for row in rows]
-            places = [generation + shift for generation in generations]
-            panel.plot(places, values, "o", color=colour, label=name)
-            ends = {g: max(v for at, v in zip(generations, values) if at == g) for g in generations}
-            panel.plot([g + shift for g in ends], list(ends.values()), color=colour)
-        panel.set_ylabel(measure)
-    panels[0].legend()
-    panels[-1].set_xlabel("generation (a line leads through the largest of each)")
-    figure.savefig(path, dpi=100)
+    healthy = {"color": "#0072B2", "marker": "o", "markersize": 11, "linewidth": 4, "alpha": 0.5}
+    planted = {"color": "#D55E00", "marker": "x", "markersize": 6, "linewidth": 1.5}
+    with rc_context({"font.size": 16}):
+        figure = Figure(figsize=(16, 9), layout="constrained")
+        for panel, measure in zip(figure.subplots(3, 3, sharex=True).flat, PANELS):
+            for (name, rows), look in zip(runs.items(), (healthy, planted)):
+                points = [(float(row["generation"]), float(row[measure])) for row in rows]
+                highest = dict(sorted(points))  # the largest of each generation comes last
+                panel.plot(*zip(*points), **look | {"linestyle": ""}, label=name)
+                panel.plot(highest.keys(), highest.values(), **look | {"marker": ""})
+            panel.set_title(measure)
+        names = figure.axes[0].get_legend_handles_labels()
+        figure.legend(*names, loc="outside upper center", ncols=2)
+        figure.supxlabel("generation (a mark for each member; the line leads through the highest)")
+        figure.savefig(path, dpi=100)
     return path
 
 

@@ -4,14 +4,15 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
 
 import hunt
 import pytest
-from hunt import answer, bugs, is_found, is_green, main, plant, restore, the_bug
-from record_hunt import COLUMNS
+from hunt import COLUMNS, PANELS, answer, bugs, is_found, is_green, main, plant, restore, the_bug
+from matplotlib.figure import Figure
 from solved import ROOT, STUDENT, fill
 from tasks import REFILLS
 from variants import BUGS, bug_of, hunted
@@ -176,12 +177,12 @@ def test_an_answer_says_where_and_why(folder):
 def test_the_command_shows_the_curve_and_neither_place_nor_line(folder, capsys):
     for name in ("healthy", str(bug_of(STUDENT, NUMBER))):
         path = folder / "course" / "hunt" / f"{name}.csv"
-        path.write_text("generation,fitness,updates,value\n0,-1.5,7,3\n1,-1,9,4\n")
+        path.write_text("\n".join([",".join(COLUMNS), "0,7,,none," + "-1.5," * 10 + "8"]))
     main([str(NUMBER)], folder)
     assert (folder / "course" / "hunt" / "bug-4.png").stat().st_size > 1000
     said = capsys.readouterr().out
     bug = the_bug(folder, STUDENT, NUMBER)
-    assert said.count("-1.5") == 2 and "bug 4 is planted" in said
+    assert said.count("-1.5") == 20 and "bug 4 is planted" in said
     assert bug["file"] not in said and bug["new"].strip() not in said
     main(["--restore"], folder)
     assert "bug 4 is taken out" in capsys.readouterr().out
@@ -230,13 +231,140 @@ def test_a_bug_is_red_until_it_is_repaired(folder):
     assert answer(folder, STUDENT, NUMBER, where, WHY)[0]
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "course" / "hunt").glob("*.csv")), ids=lambda path: path.stem
-)
-def test_a_recorded_table_tells_every_member_of_every_generation(path):
-    assert path.stem == "healthy" or int(path.stem) in range(1, BUGS + 1)
+def recorded(name):
+    """A recorded table, its numbers as such where they are needed."""
+    path = ROOT / "course" / "hunt" / f"{name}.csv"
     rows = list(csv.DictReader(path.read_text().splitlines()))
-    assert tuple(rows[0]) == COLUMNS
-    assert [row["generation"] for row in rows] == [str(g) for g in range(8) for _ in range(4)]
+    return [row | {name: float(row[name]) for name in PANELS} for row in rows]
+
+
+@pytest.mark.parametrize("name", ["healthy", *range(1, BUGS + 1)])
+def test_a_recorded_table_tells_every_member_of_every_generation(name):
+    rows = recorded(name)
+    assert tuple(rows[0]) == tuple(COLUMNS)
+    assert [row["generation"] for row in rows] == [str(g) for g in range(10) for _ in "four"]
+    assert all(math.isfinite(row[measure]) for row in rows for measure in PANELS)
+
+
+def parents(rows):
+    """Pairs of a parent's row, one generation before, and its child's; the elite's is its own."""
+    at = {(int(row["generation"]), row["id"]): row for row in rows}
+    pairs = []
     for row in rows:
-        assert all(math.isfinite(float(row[name])) for name in ("fitness", "updates", "value"))
+        before = int(row["generation"]) - 1
+        whose = row["id"] if row["mutation"] == "elite" else row["parent"]
+        if (before, whose) in at:
+            pairs.append((at[before, whose], row))
+    return pairs
+
+
+def moves(rows, name):
+    """What a table says of mutations of one kind: (its row, old, new), as text."""
+    told = ((row, row["mutation"].split()) for row in rows)
+    return [(row, words[1], words[3]) for row, words in told if words[0] == name]
+
+
+def layers(text):
+    return text.count("x") + 1
+
+
+def fittest(rows):
+    """Of each generation but the last, the largest fitness and that of who was carried over."""
+    elites = [before["fitness"] for before, row in parents(rows) if row["mutation"] == "elite"]
+    most = [max(row["fitness"] for row in rows[at : at + 4]) for at in range(0, len(rows) - 4, 4)]
+    return list(zip(most, elites, strict=True))
+
+
+def too_few_updates(rows):
+    return any(row["updates"] < 1000 // 3 for row in rows[:4])
+
+
+def no_whole_number_grows(rows):
+    steps = [(int(old), int(new)) for _, old, new in moves(rows, "learn_step")]
+    return steps != [] and all(old > new for old, new in steps)
+
+
+def a_critic_slows_down(rows):
+    return any(row["stride"] < 0.025 for row in rows)
+
+
+def another_than_the_fittest_is_carried_over(rows):
+    return any(most > elite + 100 for most, elite in fittest(rows))
+
+
+def two_members_have_one_id(rows):
+    return len({(row["generation"], row["id"]) for row in rows}) < len(rows)
+
+
+def a_pendulum_terminates(rows):
+    return any(row["ends"] > 0 for row in rows)
+
+
+def a_pendulum_leaps(rows):
+    return any(row["jump"] > 2 for row in rows)
+
+
+def smoothing_is_half(rows):
+    return all(row["smoothing"] < 0.08 for row in rows)
+
+
+def an_activation_stays(rows):
+    changes = moves(rows, "activation")
+    return changes != [] and all(row["activation"] == old != new for row, old, new in changes)
+
+
+def a_new_layer_forgets(rows):
+    added = [id(row) for row, old, new in moves(rows, "architecture") if layers(new) > layers(old)]
+    return any(row["again"] < before["again"] - 200 for before, row in parents(rows)
+               if id(row) in added)  # fmt: skip
+
+
+def fitness_is_luck(rows):
+    return any(row["fitness"] > -5 and row["again"] < -100 for row in rows)
+
+
+def twins_fly_alike(rows):
+    same = [(row["generation"], row["fitness"], row["again"], row["train"]) for row in rows]
+    return len(set(same)) < len(same)
+
+
+SYMPTOMS = [  # of the bugs in their order: the column that shows it, and how
+    ("updates", too_few_updates),
+    ("learn_step", no_whole_number_grows),
+    ("stride", a_critic_slows_down),
+    ("fitness", another_than_the_fittest_is_carried_over),
+    ("id", two_members_have_one_id),
+    ("ends", a_pendulum_terminates),
+    ("jump", a_pendulum_leaps),
+    ("smoothing", smoothing_is_half),
+    ("activation", an_activation_stays),
+    ("again", a_new_layer_forgets),
+    ("fitness", fitness_is_luck),
+    ("train", twins_fly_alike),
+]
+
+
+@pytest.mark.parametrize("number, column, symptom", [(n, *s) for n, s in enumerate(SYMPTOMS, 1)])
+def test_every_bug_shows_a_symptom_that_the_healthy_table_has_not(number, column, symptom):
+    rows, healthy = recorded(number), recorded("healthy")
+    assert [row[column] for row in rows] != [row[column] for row in healthy]
+    assert symptom(rows) and not symptom(healthy)
+
+
+@pytest.mark.parametrize("number, column", [(n, s[0]) for n, s in enumerate(SYMPTOMS, 1)])
+def test_the_lecturer_reads_which_column_shows_a_bug(number, column):
+    text = (ROOT / "course" / "lecturer.md").read_text()
+    (line,) = re.findall(rf"^\| {number} \| [a-z].*$", text.partition("| patch |")[2], re.M)
+    assert f"`{column}`" in line.split(" | ")[2]
+
+
+def test_in_the_picture_equal_runs_lie_on_each_other(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    rows = recorded("healthy")
+    hunt.draw({"healthy": rows, "planted": rows}, tmp_path / "x.png")
+    for panel in figures[0].axes:
+        dots, line, other_dots, other_line = (item.get_xydata() for item in panel.lines)
+        assert len(dots) == 40 and (dots == other_dots).all() and (line == other_line).all()
+    looks = {(item.get_marker(), item.get_linewidth()) for item in figures[0].axes[0].lines}
+    assert len(looks) == 4, "colour alone tells them apart"
