@@ -1,0 +1,154 @@
+"""Other environments, beside Stable-Baselines3: `python benchmarks/others.py pendulum`.
+
+Each run of ours has the settings of `settings/NAME.json`; each of Stable-Baselines3's TD3 has the
+hyper-parameters that RL Baselines3 Zoo publishes (`hyperparams/td3.yml`, commit 22e3ff2). The rule
+is the same for both: the greedy policy flies ten episodes now and then; where it is better than
+before, a hundred fresh episodes confirm it; a run ends at the settings' target, or after as many
+steps as Zoo's. Seeds 0 to 4. `others.csv` gets a row for each run, and what is there is not flown
+again.
+"""
+
+import argparse
+import csv
+import math
+import time
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from tinyevo.app.runs import Settings
+from tinyevo.app.workers import worker_pool
+from tinyevo.buffer import ReplayBuffer
+from tinyevo.environment import find_spaces
+from tinyevo.evaluate import evaluate
+from tinyevo.population import create_population
+from tinyevo.train import CONFIRM, EVALUATE, SCORE, Run, train
+
+HERE = Path(__file__).parent
+SEEDS = range(5)
+ZOO = {  # by our settings' names: what differs from Stable-Baselines3's defaults, and the steps
+    "pendulum": ({"gamma": 0.98, "buffer_size": 200_000, "learning_starts": 10_000}, 20_000),
+    "mountain_car": ({"batch_size": 256}, 300_000),
+    "bipedal_walker": (
+        {"gamma": 0.98, "buffer_size": 200_000, "learning_starts": 10_000},
+        1_000_000,
+    ),
+}
+NOISE = {"pendulum": 0.1, "mountain_car": 0.5, "bipedal_walker": 0.1}  # its strength
+COLUMNS = ("environment", "who", "seed", "reached", "steps", "processor", "confirmed", "final")
+
+
+def settings_of(name, seed):
+    """Our settings for an environment; the steps of all members together are Zoo's."""
+    settings = Settings.from_json((HERE.parent / "settings" / f"{name}.json").read_text())
+    share = ZOO[name][1] // settings.tournament.population_size
+    return settings.changed({"seed": seed, "max_steps": share})
+
+
+def fly_ours(name, seed):
+    """Our run: (best agent, its confirmed mean return, steps of all members)."""
+    settings = settings_of(name, seed)
+    config, spaces = settings.config, find_spaces(settings.config.env_id)
+    size = settings.tournament.population_size
+    network = vars(settings.network)
+    population = create_population(size, *spaces, settings.hp, seed, **network)
+    run = Run(population, ReplayBuffer(config.memory_size, *spaces))
+    run = train(run, settings.tournament, settings.mutations, config)
+    return run.best, run.best_return, run.steps * size
+
+
+class Greedy:
+    """The policy of an agent of Stable-Baselines3, as `evaluate` asks for actions."""
+
+    def __init__(self, agent):
+        self.agent = agent
+
+    def get_action(self, obs):
+        """The greedy actions for a batch of observations."""
+        return self.agent.predict(obs, deterministic=True)[0]
+
+
+def fly_theirs(name, seed):
+    """The run of Stable-Baselines3, looked at as often as a whole generation of ours."""
+    from stable_baselines3 import TD3
+    from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
+
+    changes, most = ZOO[name]
+    settings = settings_of(name, seed)
+    config = settings.config
+    env = gym.make(config.env_id)
+    kind = OrnsteinUhlenbeckActionNoise if name == "mountain_car" else NormalActionNoise
+    size = env.action_space.shape[0]
+    agent = TD3(
+        "MlpPolicy",
+        env,
+        action_noise=kind(np.zeros(size), np.full(size, NOISE[name])),
+        policy_kwargs={"net_arch": [400, 300]},
+        train_freq=1,
+        gradient_steps=1,
+        learning_rate=1e-3,
+        seed=seed,
+        device="cpu",
+        **changes,
+    )
+    best, steps, look = -math.inf, 0, 0
+    every = config.evo_steps * settings.tournament.population_size
+    while steps < most and best < config.target:
+        agent.learn(min(every, most - steps), reset_num_timesteps=False)
+        steps = agent.num_timesteps
+        fitness = evaluate(
+            Greedy(agent), config.env_id, 10, config.derived_seed(EVALUATE, look)
+        ).mean()
+        if fitness > best:
+            seed_of_look = config.derived_seed(CONFIRM, look)
+            best = max(best, evaluate(Greedy(agent), config.env_id, 100, seed_of_look).mean())
+        look += 1
+    return Greedy(agent), best, steps
+
+
+def fly(name, who, seed):
+    """A row of the table."""
+    torch.set_num_threads(1)
+    began = time.process_time()
+    agent, confirmed, steps = {"tinyevo": fly_ours, "stable-baselines3": fly_theirs}[who](
+        name, seed
+    )
+    processor = time.process_time() - began
+    config = settings_of(name, seed).config
+    final = evaluate(agent, config.env_id, 100, config.derived_seed(SCORE)).mean()
+    numbers = [f"{value:.1f}" for value in (processor, confirmed, final)]
+    return dict(zip(COLUMNS, (name, who, seed, bool(confirmed >= config.target), steps, *numbers)))
+
+
+def main():
+    """Fly what is missing, two runs at a time."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="+", choices=ZOO)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    path, rows = HERE / "others.csv", []
+    if path.exists():
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    done = {(row["environment"], row["who"], int(row["seed"])) for row in rows}
+    tasks = [
+        (name, who, seed)
+        for name in options.names
+        for seed in SEEDS
+        for who in ("tinyevo", "stable-baselines3")
+    ]
+    with worker_pool(options.workers) as pool:
+        futures = [pool.submit(fly, *task) for task in tasks if task not in done]
+        for future in futures:
+            rows.append({key: str(value) for key, value in future.result().items()})
+            print(rows[-1], flush=True)
+            with path.open("w", newline="") as file:
+                table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                table.writeheader()
+                table.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
