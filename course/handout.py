@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 
 import bugs
@@ -52,9 +53,22 @@ def write(path, text):
     path.write_text(text, encoding="utf-8")
 
 
+def package_data(root):
+    """The files beside the modules that the package cannot do without, as pyproject.toml lists."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    listed = project["tool"]["setuptools"]["package-data"]
+    return [
+        path
+        for package, patterns in listed.items()
+        for pattern in patterns
+        for path in root.joinpath(*package.split(".")).glob(pattern)
+    ]
+
+
 def copy_package(root, out):
     """The package with holes, and what runs it."""
-    paths = [*root.glob("tinyevo/**/*.py"), root / "train_lunar.py", root / "LICENSE"]
+    paths = [*root.glob("tinyevo/**/*.py"), *package_data(root)]
+    paths += [root / "train_lunar.py", root / "LICENSE"]
     for path in paths:
         name = path.relative_to(root).as_posix()
         text = path.read_text(encoding="utf-8")

@@ -1,9 +1,11 @@
 """The student's folder: it holds every task and no solution, and its score tells what is done."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from handout import main, make, tutorial
@@ -68,6 +70,18 @@ def test_no_line_of_a_solution_is_in_any_file(made):
         assert lines, f"nothing of task {task.number} can be looked for"
         for name, text in texts(made).items():
             assert not [line for line in lines if line in text], (task.number, name)
+
+
+def test_every_file_of_the_package_is_in_it(made):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    names = [ROOT.joinpath(*name.split(".")) / "*.py" for name in project["packages"]]
+    for package, patterns in project["package-data"].items():
+        names += [ROOT.joinpath(*package.split(".")) / pattern for pattern in patterns]
+    for name in names:
+        found = sorted(name.parent.glob(name.name))
+        assert found
+        for path in found:
+            assert (made / path.relative_to(ROOT)).is_file(), path
 
 
 def test_no_history_and_nothing_of_the_repository_is_in_it(made):
@@ -210,3 +224,17 @@ def test_it_is_made_from_a_fresh_clone(tmp_path):
     command = [sys.executable, "course/handout.py", str(tmp_path / "out")]
     subprocess.run(command, cwd=tmp_path / "clone", check=True, env={"PYTHONPATH": "."})
     assert (tmp_path / "out" / "README.md").exists()
+
+
+@pytest.mark.slow
+def test_a_run_in_a_solved_folder_comes_to_its_end_and_leaves_all_its_files(tmp_path):
+    folder = tmp_path / "out"
+    make(folder)
+    fill(folder, *REFILLS)
+    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "train_lunar.py", "--quick", "--out", "runs/mine"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = {path.name for path in (folder / "runs" / "mine").iterdir()}
+    left = {"history.csv", "config.json", "elite.pt", "population.pt", "lander.gif"}
+    assert names >= left | {"report.html", "fitness.png", "evolution.gif"}
