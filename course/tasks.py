@@ -173,6 +173,7 @@ TASKS = (
             "test_td3",
             "the_target_worked_by_hand",
             "nothing_follows_a_termination",
+            "each_row_of_a_batch_has_its_own_smaller_critic_and_its_own_termination",
             "the_target_is_in_the_unit_of_the_scaled_reward",
             "the_target_uses_the_target_networks_at_the_next_observation",
             "the_discount_is_for_one_environment_step_however_seldom_there_is_an_update",
@@ -193,6 +194,7 @@ TASKS = (
         tests=_all(
             "test_td3",
             "the_policy_goes_uphill_on_the_first_critic_alone",
+            "the_loss_of_the_policy_is_the_mean_over_the_batch",
             "the_critics_move_every_update_and_actor_and_targets_every_policy_freq_updates",
             "both_critics_learn_at_the_critic_rate_and_the_actor_at_its_own",
             "the_policy_finds_the_best_action_of_a_bandit",

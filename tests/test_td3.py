@@ -39,6 +39,13 @@ def one(obs=0.0, action=0.0, reward=0.0, next_obs=0.0, terminated=False):
     return Batch(*numbers, torch.full((1, 1), terminated))
 
 
+def rows(obs=(0, 0, 0), reward=(0, 0, 0), next_obs=(0, 0, 0), terminated=(0, 0, 0)):
+    """A batch of three transitions, a number for each of them in every argument."""
+    columns = (torch.tensor(numbers)[:, None].float() for numbers in (obs, reward, next_obs))
+    obs, reward, next_obs = columns
+    return Batch(obs, obs * 0, reward, next_obs, torch.tensor(terminated)[:, None] == 1)
+
+
 def tiny(**changes):
     """One observation, one action in [-1, 1], one hidden node, no noise on the target policy."""
     hp = HyperParams(**{"reward_scale": 1.0, "policy_noise": 0.0, **changes})
@@ -65,6 +72,22 @@ def test_nothing_follows_a_termination():
     assert agent.learn(one(reward=1.0, terminated=True))["critic"].item() == pytest.approx(
         2.0
     )  # y = 1, twice 1^2
+
+
+def test_each_row_of_a_batch_has_its_own_smaller_critic_and_its_own_termination():
+    agent = tiny(gamma=0.5)
+    critic = agent.targets["critic"]
+    constant(critic, -10.0, 12.0)
+    # Q1'(s) = relu(s + 10) - 10 = s and Q2'(s) = 12 - relu(s + 10) = 2 - s
+    critic.weights[0].data[:, 0] = 1.0
+    critic.biases[0].data[:] = 10.0
+    critic.weights[1].data[:] = torch.tensor([1.0, -1.0])[:, None, None]
+    constant(agent.networks["critic"], 0.0, 1.0)
+    batch = rows(reward=(1, 2, 3), next_obs=(0, 3, 2), terminated=(0, 0, 1))
+    # y = 1 + 0.5 x 0 = 1 by the first critic, 2 + 0.5 x (2 - 3) = 1.5 by the second one, and 3
+    # where it ended. The losses of the two critics are (1^2 + 1.5^2 + 3^2) / 3 and
+    # (0^2 + 0.5^2 + 2^2) / 3, in all 16.5 / 3.
+    assert agent.learn(batch)["critic"].item() == pytest.approx(5.5)
 
 
 def target_of(agent, **transition):
@@ -188,6 +211,16 @@ def test_the_policy_goes_uphill_on_the_first_critic_alone():
     loss = agent.learn(one())["actor"]
     assert loss.item() == pytest.approx(-5.0)
     assert agent.get_action(np.zeros(1)) > before
+
+
+def test_the_loss_of_the_policy_is_the_mean_over_the_batch():
+    agent = tiny(policy_freq=1, lr_critic=0.0)
+    critic = agent.networks["critic"]
+    constant(critic)
+    critic.weights[0].data[:, 0] = 1.0  # Q(s, a) = relu(s), by both critics
+    critic.weights[1].data[:] = 1.0
+    loss = agent.learn(rows(obs=(1, 2, 6)))["actor"]
+    assert loss.item() == pytest.approx(-3.0)
 
 
 def test_both_critics_learn_at_the_critic_rate_and_the_actor_at_its_own():
