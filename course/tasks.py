@@ -228,9 +228,11 @@ TASKS = (
         minutes=60,
         points=5,
         hint="Three tensors change: the layer's weights and biases get columns, the next layer's "
-        "weights get rows. Draw on paper which axis is which; remove_nodes shows the way back.",
+        "weights get rows. Draw on paper which axis is which (the last one is that of the units, "
+        "the second that of the inputs). add_nodes calls it; draw_layer says how wide fresh "
+        "weights are spread, remove_units shows the way back.",
         module="tinyevo/networks.py",
-        name="EvolvableMLP.add_nodes",
+        name="add_units",
         tests=_all(
             "test_networks",
             "added_nodes_do_not_change_the_function",

@@ -77,9 +77,12 @@ def add_inputs(weight, n):
 
 
 def add_units(weights, biases, layer, n, rng):
-    """The weights and biases of all layers when one of them gets `n` more units.
+    """The weights and biases of all layers when one of them gets `n` more units, the last ones.
 
-    A weight is (ensemble, inputs, ..., units), a bias (ensemble, 1, units).
+    A weight is (ensemble, inputs, ..., units), a bias (ensemble, 1, units); the dots are a kernel's
+    rows and columns, and nothing in a perceptron. New units read their inputs through weights and
+    biases as in `draw_layer`, but drawn with the `numpy.random.Generator` `rng`; the layer behind
+    makes nothing of them yet. What is given is not changed.
     """
     weights, biases, old = list(weights), list(biases), weights[layer]
     fan_in = old[0, ..., 0].numel()

@@ -60,6 +60,12 @@ def test_a_body_is_gone_and_its_signature_and_docstring_are_there(made, task):
     ]
 
 
+@pytest.mark.parametrize("task", REFILLS, ids=lambda task: task.marker)
+def test_there_is_something_to_write_in_a_body(task):
+    own = body((ROOT / task.module).read_text(), task.name, task.parts)
+    assert len([line for line in own if line.strip() and not line.strip().startswith("#")]) >= 3
+
+
 def test_no_line_of_a_solution_is_in_any_file(made):
     given = "\n".join(text for name, text in texts(made).items() if name.startswith("tinyevo/"))
     given = {line.strip() for line in given.splitlines()}
