@@ -14,8 +14,9 @@ import tomllib
 from pathlib import Path
 
 import bugs
+from needs import is_run, key, recorded
 from questions import asked
-from sources import SOLUTION, emptied, only_tests, requoted
+from sources import BLOCK, SOLUTION, emptied, only_tests, requoted
 from tasks import DERIVE, HUNT, PREDICT, REFILL, REFILLS
 from variants import hunted, projects, tasks_of
 
@@ -103,13 +104,48 @@ def copy_course(root, out):
     write(out / "tests" / "test_answers.py", (student / "test_answers.py").read_text("utf-8"))
 
 
-def tutorial(text, out):
-    """The tutorial as a student gets it, its quotations those of the folder `out`."""
-    text = requoted(SOLUTION.sub("", text), out)
+def tutorial(text, out, holes=REFILLS):
+    """The tutorial as a student gets it.
+
+    Its quotations are those of the folder `out`, and it says which block needs which of the bodies
+    that are missing, `holes`.
+    """
+    text = requoted(needing(SOLUTION.sub("", text), holes), out)
     sections = re.split(r"^(?=## )", text, flags=re.M)
-    text = "".join(section for section in sections if not of_the_repository(section))
-    text = re.sub(r"\s*\*Exercises?:\*[^.]*\.", "", text)
+    sections = [section for section in sections if not of_the_repository(section)]
+    template = (ROOT / "course" / "student" / "dependencies.md").read_text(encoding="utf-8")
+    for place, section in enumerate(sections):
+        if section.startswith("## Dependencies\n"):
+            sections[place] = template.replace("{bodies}", listed([task.number for task in holes]))
+    text = re.sub(r"\s*\*Exercises?:\*[^.]*\.", "", "".join(sections))
+    text = re.sub(r",\s+its\s+tests\s+and\s+its\s+exercises", " and its tests", text)
     return text.rstrip() + "\n\nThe tasks are in README.md.\n"
+
+
+def needing(text, holes):
+    """A tutorial with a line above each block that needs bodies which are missing.
+
+    Raises ValueError for a block that was never recorded.
+    """
+    needs, missing = recorded(), [task.number for task in holes]
+
+    def above(match):
+        if not is_run(match["info"].split()):
+            return match[0]
+        if key(match["body"]) not in needs:
+            raise ValueError("the tutorial's blocks have changed: run course/needs.py")
+        tasks = [number for number in needs[key(match["body"])] if number in missing]
+        return f"*(This block needs {listed(tasks)}.)*\n\n{match[0]}" if tasks else match[0]
+
+    return BLOCK.sub(above, text)
+
+
+def listed(tasks):
+    """Numbers of tasks in words: "task 3", "tasks 4 and 5"."""
+    if not tasks:
+        return "no task"
+    *first, last = map(str, tasks)
+    return f"tasks {', '.join(first)} and {last}" if first else f"task {last}"
 
 
 def of_the_repository(section):
@@ -119,29 +155,41 @@ def of_the_repository(section):
 
 
 def copy_pictures(root, out):
-    """Copy the pictures that the tutorial shows; a link to what is not here becomes its words."""
+    """Copy the pictures that the tutorial shows, and mend what it says of things that are not here.
+
+    A link to a section that is not here becomes its words, or goes if it stands in a list of a
+    table. Of a file or a test it says that it is one of the repository.
+    """
     path = out / "tutorial.md"
     text = path.read_text(encoding="utf-8")
     titles = re.findall(r"^#+ (.*)$", text, re.M)
     anchors = {"#" + re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
     def kept(match):
-        target = match["target"]
+        target, words = match["target"], match["words"]
+        if target.startswith("http") or target in anchors:
+            return match[0]
+        if target.startswith("#"):
+            return "" if match["after"] else words
         if match["picture"] and (root / target).is_file():
             (out / target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / target, out / target)
-        if (
-            target.startswith("http")
-            or target in anchors
-            or (out / target.partition("#")[0]).is_file()
-        ):
+        if (out / target.partition("#")[0]).exists():
             return match[0]
-        return match["words"]
+        told = f"{target} of the repository"
+        return (told if "/" in words else f"{words} ({told})") + (match["after"] or "")
 
-    path.write_text(
-        re.sub(r"(?P<picture>!?)\[(?P<words>[^\]]*)\]\((?P<target>[^)\s]+)\)", kept, text),
-        encoding="utf-8",
-    )
+    link = r"(?P<picture>!?)\[(?P<words>[^\]]*)\]\((?P<target>[^)\s]+)\)(?P<after>, (?=.*\|$))?"
+    text = re.sub(link, kept, text, flags=re.M)
+    tests = "".join(file.read_text(encoding="utf-8") for file in out.glob("tests/*.py"))
+
+    def told(match):
+        name = match["name"]
+        here = f"def {name}(" in tests if "." not in name else (out / name).exists()
+        return match[0] if here else f"{match[0]} of the repository"
+
+    span = r"`(?P<name>test_\w+|(?:tests|benchmarks|settings|course)/[\w./-]+)`"
+    path.write_text(re.sub(span, told, text), encoding="utf-8")
 
 
 def readme(student):

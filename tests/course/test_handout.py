@@ -112,7 +112,21 @@ def test_the_tutorial_quotes_the_folder_and_shows_signatures_alone(made):
 def test_every_link_of_the_tutorial_leads_somewhere(made):
     text = (made / "tutorial.md").read_text()
     for target in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", text):
-        assert (made / target.partition("#")[0]).is_file(), target
+        assert (made / target.partition("#")[0]).exists(), target
+
+
+def test_the_tutorial_names_no_file_and_no_test_that_is_not_there_without_saying_so(made):
+    text = " ".join((made / "tutorial.md").read_text().split())
+    tests = "".join(path.read_text() for path in made.glob("tests/*.py"))
+    files = re.findall(r"(?:tests|benchmarks|settings|course)/[\w./-]*\w/?(?![\w/])", text)
+    files = {name for name in files if not (made / name).exists()}
+    names = {name for name in re.findall(r"\btest_\w+\b", text) if f"def {name}(" not in tests}
+    names -= {path.stem for path in made.glob("tests/*.py")}
+    for name in files | {name for name in names if f"/{name}.py" not in text}:
+        assert text.count(name) == len(re.findall(f"{re.escape(name)}`? of the repo", text)), name
+    assert files and names
+    assert "xercises" not in re.sub(r"`.*?`", "", text).partition("## Learning")[0]
+    assert "[Bug hunt]" not in text and "Exercises" not in text and "pip install" not in text
 
 
 def test_solutions_and_lists_of_the_repository_are_dropped_from_the_tutorial(tmp_path):
