@@ -17,7 +17,7 @@ import bugs
 from needs import is_run, key, recorded
 from questions import asked
 from sources import BLOCK, SOLUTION, emptied, only_tests, requoted
-from tasks import DERIVE, HUNT, PREDICT, REFILL, REFILLS
+from tasks import BODIES, DERIVE, HUNT, PREDICT, REFILL, REFILLS
 from variants import hunted, projects, tasks_of
 
 ROOT = Path(__file__).parent.parent
@@ -198,7 +198,7 @@ def readme(student):
     mine = tasks_of(student)
     rows = ["| task | kind | what | minutes | points | after |", "|---|---|---|---|---|---|"]
     for task in mine:
-        after = ", ".join(map(str, task.after)) if task.kind != HUNT else "all bodies"
+        after = ", ".join(map(str, task.after)) if task.after != BODIES else "all bodies"
         cells = (task.number, task.kind, task.title, task.minutes, task.points, after)
         rows.append("| " + " | ".join(map(str, cells)) + " |")
     bugs_here = hunted(student)

@@ -15,9 +15,9 @@ class Task:
     """One task.
 
     `minutes` are planned, not measured. `tests` decide it: test functions of the repository for a
-    body to refill, keys of `questions.py` for an answer. A refill takes out the body of `name` in
-    `module`; with `parts` only its statements that begin so. `after` are tasks without which its
-    tests cannot pass.
+    body to refill, keys of `questions.py` for an answer. `module` is what it is about. A refill
+    takes out the body of `name` in it; with `parts` only its statements that begin so. `after` are
+    all the tasks without which its tests cannot pass, or it cannot be done.
     """
 
     number: int
@@ -54,6 +54,7 @@ def _all(file, *names):
     return tuple(f"tests/{file}.py::test_{name}" for name in names)
 
 
+BODIES = tuple(range(1, 12))  # the numbers of all bodies
 TASKS = (
     Task(
         1,
@@ -289,7 +290,8 @@ TASKS = (
         hint="A step that begins before the delay is over earns nothing, and all environments "
         "step at once.",
         tests=("updates",),
-        after=(1, 2, 3, 10),
+        module="tinyevo/train.py",
+        after=(1, 2, 3, 6, 7, 10),
     ),
     Task(
         13,
@@ -299,6 +301,7 @@ TASKS = (
         points=2,
         hint="When the walk has settled, a step adds as much variance as the pull takes away.",
         tests=("noise",),
+        module="tinyevo/noise.py",
         after=(3,),
     ),
     Task(
@@ -310,6 +313,7 @@ TASKS = (
         hint="Two targets: one for transitions that terminated, one for the others. The two "
         "critics' losses are added.",
         tests=("loss",),
+        module="tinyevo/td3.py",
         after=(6,),
     ),
     Task(
@@ -320,6 +324,7 @@ TASKS = (
         points=2,
         hint="Read _moved. Python rounds 2.5 to 2.",
         tests=("growth",),
+        module="tinyevo/mutation.py",
     ),
     Task(
         16,
@@ -330,6 +335,7 @@ TASKS = (
         hint="The elite's place is not fought for. In how many of the tournaments that can be "
         "drawn is the second best, but not the best?",
         tests=("best", "second"),
+        module="tinyevo/tournament.py",
         after=(4,),
     ),
     Task(
@@ -342,6 +348,7 @@ TASKS = (
         "leading to each other one, and solve the linear system for the mean times. A computer may "
         "sum for you; a simulation alone is worth half (see README).",
         tests=("takeover",),
+        module="tinyevo/tournament.py",
         after=(4,),
     ),
     Task(
@@ -353,6 +360,7 @@ TASKS = (
         hint="Write the value as this step's reward and what comes after, times the chance that "
         "anything does.",
         tests=("worth",),
+        module="tinyevo/td3.py",
         after=(6, 7),
     ),
     Task(
@@ -364,6 +372,7 @@ TASKS = (
         hint="How large is the standard deviation of a fitness? The expected largest of n standard "
         "normal numbers is an integral, or a table.",
         tests=("curse",),
+        module="tinyevo/evaluate.py",
     ),
     Task(
         20,
@@ -374,7 +383,7 @@ TASKS = (
         hint="Look at the curve and the table first: what does not happen that should? Which "
         "function would have to be wrong for that? Only then read it.",
         tests=("first", "second", "third"),
-        after=(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11),
+        after=BODIES,
         text="Plant your three bugs, one at a time, name their places, and repair them.",
     ),
     Task(
@@ -384,6 +393,8 @@ TASKS = (
         minutes=60,
         points=5,
         hint="One figure, three panels that share both axes. Shade where a side engine is off.",
+        module="tinyevo/noise.py",
+        after=(3,),
         text="Draw 300 steps of the Gaussian noise of sigma 0.1, of the script's "
         "Ornstein-Uhlenbeck noise, and of the Ornstein-Uhlenbeck noise with sigma 0.1 and dt 0.01, "
         "with the dead zone of the side engines. Say in two sentences below it what an agent whose "
@@ -397,6 +408,7 @@ TASKS = (
         points=5,
         hint="Start with one child whose fitness is far from its parent's, and ask what would "
         "have to be flown to know why.",
+        after=BODIES,
         text="Run `python train_lunar.py --quick` with your own seed. On one page: follow the line "
         "of the best agent through history.csv; name one change of fitness that you can explain "
         "and one that you cannot, and say what would decide it; give the standard error of a "
@@ -409,6 +421,7 @@ TASKS = (
         minutes=480,
         points=15,
         hint="Write down before the first run what you count, how many seeds, and when you stop.",
+        after=BODIES,
         text="Compare the script's noise with the often-copied one (expl_noise 0.1, noise_dt "
         "0.01) on at least five seeds each, 300,000 steps of all members, everything else alike. "
         "Report every seed, the steps to a confirmed 200, and Fisher's exact test. Expected from "
@@ -424,6 +437,7 @@ TASKS = (
         points=15,
         hint="Selection among noisy fitnesses is partly a lottery: which ratio of noise to real "
         "differences decides?",
+        after=(4, 5),
         text="Take the toy of the two climbers from the tutorial. Let a large h overshoot, add "
         "normal noise to the fitness that selection sees (never to the one you report), and find "
         "the noise from which selection no longer beats mutation alone, for populations of 2, 4 "

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -10,9 +11,10 @@ import tomllib
 import pytest
 from handout import main, make, tutorial
 from hunt import bugs
+from needs import key, recorded
 from solved import ROOT, STUDENT, answer, fill, find_bugs, score
 from sources import blocks, body, find, only_tests, quote
-from tasks import PROJECT, REFILLS, TASKS
+from tasks import BODIES, DERIVE, PREDICT, PROJECT, REFILLS, TASKS
 from variants import hunted, tasks_of
 
 GRADED = [task for task in TASKS if task.graded]
@@ -221,6 +223,38 @@ def test_a_body_can_be_written_with_no_others_than_those_before_it(tmp_path, tas
     assert points[task.number] == task.points, done.stdout
     assert sum(points.values()) == task.points
     assert f"{task.points} of {task.points} points in what was run" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "task",
+    [task for task in TASKS if task.kind in (PREDICT, DERIVE)],
+    ids=lambda task: task.marker,
+)
+def test_an_answer_needs_just_the_tasks_before_it(tmp_path, task):
+    folder = tmp_path / "out"
+    make(folder, STUDENT)
+    answer(folder, STUDENT)
+    before = [other for other in REFILLS if other.number in task.after]
+    for number, missing in enumerate(before):
+        other = shutil.copytree(folder, tmp_path / str(number))
+        fill(other, *[body for body in REFILLS if body is not missing])
+        assert score(other, "-m", task.marker)[0][task.number] < task.points, missing.number
+    fill(folder, *before)
+    points, done = score(folder, "-m", task.marker)
+    assert points[task.number] == task.points, done.stdout
+
+
+def test_all_bodies_are_named_where_they_are_needed():
+    assert tuple(task.number for task in REFILLS) == BODIES
+    after = {task.number: task.after for task in TASKS}
+    for task in REFILLS:  # what a task needs, needs nothing more
+        assert {more for other in task.after for more in after[other]} <= set(task.after)
+    assert [task.number for task in TASKS if task.after == BODIES] == [20, 22, 23]
+    text, needs = (ROOT / "tutorial.md").read_text(), recorded()
+    for number, word in ((24, "class Climber:"), (21, "OrnsteinUhlenbeckNoise(500")):
+        (block,) = [block for _, block in blocks(text) if word in block]
+        assert needs[key(block)] == list(after[number])
 
 
 @pytest.mark.slow
