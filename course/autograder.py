@@ -35,7 +35,8 @@ root=${AUTOGRADER:-/autograder}
 python=$root/venv/bin/python
 [ -x "$python" ] || python=python3
 cd "$root/source"
-"$python" grade.py handout "$root/submission" "$root/results/results.json"
+results=$root/results/results.json
+"$python" grade.py handout "$root/submission" "$results" || [ -s "$results" ]
 """
 WORKFLOW = """name: Autograding Tests
 'on':

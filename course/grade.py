@@ -1,11 +1,15 @@
 """Grades what a student handed in: `python grade.py HANDOUT SUBMISSION RESULTS`.
 
 Of the submission it takes the modules that have tasks, `answers.toml` and the record of the bug
-hunt, and lays them over a copy of the handout: nothing else that was changed there counts, no test
-and no score. It writes RESULTS as Gradescope reads it. Needs: the handout, and nothing else of the
-repository.
+hunt, and lays them over a copy of the handout, so that changed tests and counters do not count. A
+module that cannot be imported stays the handout's. It writes RESULTS as Gradescope reads it. Needs:
+the handout, and nothing else of the repository.
+
+These modules run as whoever runs this, with all that they may do, in the process that counts: no
+sandbox, and no proof against a module that is made to cheat. Look at a score that surprises you.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -22,16 +26,19 @@ def grade(handout, submission):
 
     Raises ValueError if nothing in the submission can be graded.
     """
+    for folder, file in ((handout, "course/tasks.py"), (submission, "")):
+        if not Path(folder, file).exists():
+            raise ValueError(f"{folder} is not a {'handout' if file else 'submission'}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "folder")
         shutil.copytree(handout, folder)
-        taken = take(folder, root_of(submission))
+        taken, refused = take(folder, root_of(submission))
         target = Path(temporary, "score.json")
         output = run_tests(folder, target)
         if not target.exists():
             raise ValueError(f"the tests did not run:\n{output[-3000:]}")
         score = json.loads(target.read_text(encoding="utf-8"))
-    return results(score, taken, output)
+    return results(score, taken, refused, output)
 
 
 def root_of(submission):
@@ -44,34 +51,63 @@ def root_of(submission):
 
 
 def take(folder, submission):
-    """Lay the files that count over a handout; returns their names."""
+    """Lay the files that count over a handout.
+
+    Returns the names of those that were taken, and what was wrong with those that were not.
+    """
     sys.path.insert(0, str(folder / "course"))
     from tasks import REFILLS
 
-    names = sorted({task.module for task in REFILLS})
-    names += ["answers.toml", "course/hunt/answers.json"]
-    taken = [name for name in names if (submission / name).is_file()]
-    for name in taken:
+    modules = sorted({task.module for task in REFILLS})
+    names = [*modules, "answers.toml", "course/hunt/answers.json"]
+    names = [name for name in names if (submission / name).is_file()]
+    own = {name: (folder / name).read_bytes() for name in modules}
+    for name in names:
         shutil.copyfile(submission / name, folder / name)
-    return taken
+    modules = [name for name in modules if name in names]
+    refused = {}
+    if import_fault(folder, modules):  # then look at each among the handout's own
+        for name in modules:
+            (folder / name).write_bytes(own[name])
+        for name in modules:
+            shutil.copyfile(submission / name, folder / name)
+            if fault := import_fault(folder, [name]):
+                refused[name] = fault
+                (folder / name).write_bytes(own[name])
+    return [name for name in names if name not in refused], refused
+
+
+def import_fault(folder, modules):
+    """Why some modules cannot be imported; "" if they can."""
+    names = [name.removesuffix(".py").replace("/", ".") for name in modules]
+    command = [sys.executable, "-c", f"import {', '.join(['sys', *names])}"]
+    done = run(command, folder)
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    place = [line for line in lines if line.startswith("File ")][-1:]
+    return " ".join(["cannot be imported:", *lines[-1:], *place]) if done.returncode else ""
+
+
+def run(command, folder):
+    """Run a command in a folder, with what is in it."""
+    paths = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    try:
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"it took more than {SECONDS} seconds") from error
 
 
 def run_tests(folder, target):
     """Run the tests of a folder, which write the score; returns what they print."""
-    paths = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--score", str(target)]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ValueError(f"the tests took more than {SECONDS} seconds") from error
+    done = run(command, folder)
     return done.stdout + done.stderr
 
 
-def results(score, taken, output):
-    """A score as Gradescope reads it."""
+def results(score, taken, refused, output):
+    """A score as Gradescope reads it; the output begins with what was not taken."""
     tests = []
     for row in score["tasks"]:
         full = row["points"] == row["of"]
@@ -83,21 +119,32 @@ def results(score, taken, output):
                 "status": "passed" if full else "failed",
             }
         )
-    who = f"graded as {score['student'] or 'nobody'}; taken: {', '.join(taken)}"
-    return {"score": score["score"], "tests": tests, "output": f"{who}\n\n{output[-20_000:]}"}
+    said = [f"graded as {score['student'] or 'nobody'}; taken: {', '.join(taken)}"]
+    said += [f"not taken: {name}, which {fault}" for name, fault in refused.items()]
+    said += score["faults"]
+    text = "\n".join([*said, "", output[-20_000:]])
+    return {"score": score["score"], "tests": tests, "output": text}
 
 
-def main(arguments):
-    """The command. It always writes RESULTS, also if nothing can be graded."""
-    handout, submission, target = map(Path, arguments)
+def main(arguments=None):
+    """The command. It always writes RESULTS; it fails if nothing can be graded."""
+    parser = argparse.ArgumentParser(description="Grade what a student handed in.")
+    parser.add_argument("handout", type=Path, help="the folder that handout.py made")
+    parser.add_argument("submission", type=Path, help="the folder that was handed in")
+    parser.add_argument("results", type=Path, help="the JSON file to write")
+    options = parser.parse_args(arguments)
+    failed = ""
     try:
-        content = grade(handout, submission)
-    except ValueError as error:
-        content = {"score": 0, "tests": [], "output": f"grade.py: {error}"}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    print(content["output"].splitlines()[0], f"score: {content['score']}", sep="\n")
+        content = grade(options.handout, options.submission)
+    except (OSError, ValueError) as error:
+        failed = f"grade.py: {error}"
+        content = {"score": 0, "tests": [], "output": failed}
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    options.results.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if failed:
+        sys.exit(failed)
+    print(content["output"].partition("\n\n")[0], f"score: {content['score']}", sep="\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -15,14 +15,21 @@ from pathlib import Path
 
 import bugs
 from needs import is_run, key, recorded
-from questions import asked
+from questions import QUESTIONS, asked
 from sources import BLOCK, SOLUTION, emptied, only_tests, requoted
 from tasks import BODIES, DERIVE, HUNT, PREDICT, REFILL, REFILLS
 from variants import hunted, projects, tasks_of
 
 ROOT = Path(__file__).parent.parent
-COURSE = ("tasks.py", "variants.py", "questions.py", "hunt.py")  # what a student's folder needs
-IGNORED = (".venv/", "__pycache__/", "*.egg-info/", "runs/", ".pytest_cache/", "bug-*.png")
+COURSE = (
+    "tasks.py",
+    "variants.py",
+    "answers.py",
+    "questions.py",
+    "hunt.py",
+)  # what a student's folder needs
+IGNORED = (".venv/", "__pycache__/", "*.egg-info/", "runs/", ".pytest_cache/")
+IGNORED += ("course/hunt/planted.json", "course/hunt/bug-*.png")
 PYTEST = """[tool.pytest.ini_options]
 testpaths = ["tests"]
 pythonpath = [".", "tests", "course"]
@@ -219,15 +226,26 @@ def readme(student):
 
 def answers_toml(student):
     """The file that a student fills in, with the questions in it."""
-    lines = ["# Your answers. A number goes in the place of the two quotation marks: x = 0.25", ""]
-    lines += ["# whose questions these are; leave it", f"student = {json.dumps(student.strip())}"]
+    name = json.dumps(student.strip(), ensure_ascii=False)
+    lines = [
+        "# Your answers. A number goes in the place of the two quotation marks, with a decimal"
+    ]
+    lines += ["# point: x = 0.25. The brackets say how exact it must be.", ""]
+    lines += ["# whose questions these are; leave it", f"student = {name}"]
     for task in tasks_of(student):
         if task.kind in (PREDICT, DERIVE):
             lines += ["", f"[{task.marker}]  # {task.title}"]
             for key in task.tests:
                 lines += [f"# {line}" for line in asked(student, key).splitlines()]
+                lines.append(f"# ({exactness(key)})")
                 lines.append(f'{key} = ""')
     return "\n".join(lines) + "\n"
+
+
+def exactness(key):
+    """How exact the answer to a question must be, in words."""
+    share = QUESTIONS[key].tolerance
+    return f"off by at most {100 * share:.1f} %" if share else "a whole number"
 
 
 def whose(student):

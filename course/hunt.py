@@ -20,10 +20,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import tomllib
 import zlib
 from pathlib import Path
 
+from answers import name_in, read_answers
 from variants import BUGS, bug_of
 
 ROOT = Path(__file__).parent.parent
@@ -78,7 +78,8 @@ def plant(root, student, number):
     place = swap(root, bug["file"], bug["old"], bug["new"])
     if place is None:
         raise ValueError(f"bug {number} does not fit: its line in the package was changed")
-    state.write_text(json.dumps({"number": number, "line": place}), encoding="utf-8")
+    mark = seal(root, student, number, f"{bug['file']}:{place}")  # tells whether, and not which
+    state.write_text(json.dumps({"number": number, "place": mark}), encoding="utf-8")
 
 
 def restore(root, student):
@@ -125,7 +126,8 @@ def answer(root, student, number, place, why):
         raise ValueError(f"bug {number} had its {ANSWERS} answers: --restore takes it out")
     bug = the_bug(root, student, number)
     repaired = bug["new"] not in Path(root, bug["file"]).read_text(encoding="utf-8").splitlines()
-    named = Path(file).as_posix() == bug["file"] and int(line) == read_json(state)["line"]
+    place = f"{Path(file).as_posix()}:{int(line)}"
+    named = read_json(state)["place"] == seal(root, student, number, place)
     right = named and repaired and is_green(root, bug)
     answers = [*before["answers"], {"place": place, "why": why, "right": right}]
     kept[str(number)] = {"answers": answers, "seal": seal(root, student, number, answers)}
@@ -154,9 +156,9 @@ def is_green(root, bug):
     return done.returncode == 0
 
 
-def seal(root, student, number, answers):
-    """A mark that says that this file's answers are those that were given."""
-    what = json.dumps([student.strip().casefold(), number, answers]).encode()
+def seal(root, student, number, content):
+    """A mark that says that what is kept of a bug, answers or a place, is what was written."""
+    what = json.dumps([student.strip().casefold(), number, content]).encode()
     key = json.dumps(bugs(root)[0]["tests"]).encode()
     return hmac.new(key, what, hashlib.sha256).hexdigest()
 
@@ -243,8 +245,7 @@ def main(arguments=None, root=ROOT):
 def run(options, root):
     """Do what the command says; returns what to print."""
     answers = root / "answers.toml"
-    text = answers.read_text(encoding="utf-8") if answers.exists() else ""
-    student = str(tomllib.loads(text).get("student", ""))
+    student = name_in(read_answers(answers)) if answers.exists() else ""
     if options.restore:
         number = restore(root, student)
         return "nothing is planted" if number is None else f"bug {number} is taken out"

@@ -9,7 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from questions import QUESTIONS, fits, read_answers
+from answers import name_in, read_answers
+from questions import QUESTIONS, fits
 
 
 def numbers(answers):
@@ -40,7 +41,7 @@ def main(arguments=None):
     except (OSError, ValueError) as error:
         sys.exit(f"variant.py: {error}")
     names = [line.strip() for line in lines if line.strip()]
-    print(f"the file says: {answers.get('student', '') or 'nobody'}")
+    print(f"the file says: {name_in(answers) or 'nobody'}")
     for count, name in matches(answers, names):
         print(f"{count:3} of {len(numbers(answers))}  {name}")
 

@@ -4,6 +4,7 @@ The empty name is the variant that all share.
 """
 
 import hashlib
+import unicodedata
 
 import numpy as np
 from tasks import PROJECT, TASKS
@@ -14,9 +15,10 @@ BUGS = 12
 def rng(student, use):
     """A `numpy.random.Generator` for one use of chance in a student's variant.
 
-    Case and outer blanks of the name do not count.
+    Case, outer blanks and how an accent is encoded do not count.
     """
-    digest = hashlib.sha256(f"{student.strip().casefold()}/{use}".encode()).digest()
+    name = unicodedata.normalize("NFC", student.strip().casefold())
+    digest = hashlib.sha256(f"{name}/{use}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8]))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import zipfile
@@ -9,6 +10,7 @@ import zipfile
 import pytest
 from autograder import main, workflow
 from grade import grade, results, root_of, take
+from grade import main as grade_main
 from solved import STUDENT, answer, fill
 from tasks import REFILLS, TASKS
 from variant import main as variant_main
@@ -23,14 +25,15 @@ def copied(made, to):
     return shutil.copytree(made, to, ignore=ignored)
 
 
-def test_only_what_counts_is_taken_from_a_submission(made, tmp_path):
+def test_only_what_counts_is_taken_from_a_submission(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("grade.import_fault", lambda folder, modules: "")
     folder, submission = copied(made, tmp_path / "folder"), copied(made, tmp_path / "in")
     for name in ("tinyevo/buffer.py", "tinyevo/checkpoint.py", "tests/test_buffer.py"):
-        (submission / name).write_text("mine\n")
-    (submission / "conftest.py").write_text("mine\n")
+        (submission / name).write_text("# mine\n")
+    (submission / "conftest.py").write_text("# mine\n")
     (submission / "tinyevo" / "noise.py").unlink()
-    taken = take(folder, submission)
-    changed = [path for path in folder.rglob("*.py") if path.read_text() == "mine\n"]
+    taken, _ = take(folder, submission)
+    changed = [path for path in folder.rglob("*.py") if path.read_text() == "# mine\n"]
     assert [path.name for path in changed] == ["buffer.py"]
     assert "tinyevo/noise.py" not in taken and "answers.toml" in taken
     assert (folder / "tinyevo" / "noise.py").exists()
@@ -49,11 +52,13 @@ def test_results_are_what_gradescope_reads():
         {"task": 1, "title": "a", "points": 2, "of": 2},
         {"task": 2, "title": "b", "points": 1, "of": 3},
     ]
-    content = results({"student": "Ada", "score": 3, "of": 5, "tasks": rows}, ["x"], "said")
+    score = {"student": "Ada", "score": 3, "of": 5, "tasks": rows, "faults": ["line 9"]}
+    content = results(score, ["x"], {"y.py": "is wrong"}, "said")
     assert content["score"] == 3 == sum(test["score"] for test in content["tests"])
     assert [test["status"] for test in content["tests"]] == ["passed", "failed"]
     assert [test["max_score"] for test in content["tests"]] == [2, 3]
-    assert "Ada" in content["output"] and "said" in content["output"]
+    said = "graded as Ada; taken: x\nnot taken: y.py, which is wrong\nline 9\n\nsaid"
+    assert content["output"] == said
 
 
 def test_the_workflow_has_a_step_for_each_task_and_reports_all_of_them():
@@ -91,6 +96,55 @@ def test_a_submission_without_answers_is_told_so(made, tmp_path):
     (tmp_path / "in").mkdir()
     with pytest.raises(ValueError, match="hand in the folder"):
         grade(made, tmp_path / "in")
+
+
+@pytest.mark.parametrize("wrong", ["handout", "submission"])
+def test_a_wrong_path_is_one_line_and_results_are_written(made, tmp_path, wrong):
+    paths = {"handout": str(made), "submission": str(made), wrong: str(tmp_path / "none")}
+    with pytest.raises(SystemExit) as stop:
+        grade_main([paths["handout"], paths["submission"], str(tmp_path / "results.json")])
+    said = f"grade.py: {tmp_path / 'none'} is not a {wrong}"
+    assert str(stop.value) == said
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert content == {"score": 0, "tests": [], "output": said}
+
+
+@pytest.mark.slow
+def test_a_module_that_cannot_be_imported_is_left_out_alone_and_said(made, tmp_path):
+    folder, submission = copied(made, tmp_path / "folder"), copied(made, tmp_path / "in")
+    (submission / "tinyevo" / "noise.py").write_text("x = 1\ndef f(:\n")
+    path = submission / "tinyevo" / "buffer.py"
+    path.write_text(path.read_text() + "# mine\n")
+    taken, refused = take(folder, submission)
+    assert list(refused) == ["tinyevo/noise.py"] and "tinyevo/noise.py" not in taken
+    assert "SyntaxError" in refused["tinyevo/noise.py"] and "line 2" in refused["tinyevo/noise.py"]
+    assert (folder / "tinyevo" / "noise.py").read_text() == (
+        made / "tinyevo" / "noise.py"
+    ).read_text()
+    assert (folder / "tinyevo" / "buffer.py").read_text().endswith("# mine\n")
+
+
+@pytest.mark.slow
+def test_a_broken_module_a_broken_answer_and_a_hook_cost_no_more_than_themselves(made, tmp_path):
+    submission = copied(made, tmp_path / "in")
+    fill(submission, *REFILLS)
+    answer(submission, STUDENT)
+    path = submission / "answers.toml"
+    text = re.sub(r"^noise = .*$", "noise = 0,198", path.read_text(), flags=re.M)
+    path.write_text(re.sub(r"^(growth = )(.*)$", r'\1"\2"', text, flags=re.M))
+    (submission / "tinyevo" / "evaluate.py").write_text("def rollout(:\n")
+    hook = "import atexit, sys\n\nfor place, word in enumerate(sys.argv):\n"
+    hook += "    if word == '--score':\n"
+    hook += "        atexit.register(lambda: open(sys.argv[place + 1], 'w').write('{}'))\n"
+    path = submission / "tinyevo" / "buffer.py"
+    path.write_text(path.read_text() + hook)
+    content = grade(made, submission)
+    lost = [test["name"] for test in content["tests"] if test["score"] < test["max_score"]]
+    assert [int(re.search(r"\d+", name)[0]) for name in lost] == [11, 13, 15, 20]
+    head = content["output"].partition("\n\n")[0]
+    assert f"graded as {STUDENT}" in head and "not taken: tinyevo/evaluate.py" in head
+    assert re.search(r"line \d+ of answers.toml cannot be read: noise = 0,198 \(write a dec", head)
+    assert "write the number without quotation marks: growth = " in content["output"]
 
 
 @pytest.mark.slow

@@ -69,6 +69,15 @@ def test_a_bug_is_one_line_and_is_taken_out_again(folder):
     assert restore(folder, STUDENT) is None
 
 
+def test_no_file_tells_where_a_planted_bug_is(folder):
+    plant(folder, STUDENT, NUMBER)
+    file = place(folder).partition(":")[0]
+    kept = json.loads((folder / "course" / "hunt" / "planted.json").read_text())
+    assert kept.keys() == {"number", "place"} and kept["number"] == NUMBER
+    assert len(kept["place"]) == 64 and file not in str(kept)  # a seal, not a line
+    assert "course/hunt/planted.json" in (folder / ".gitignore").read_text()
+
+
 def test_what_was_written_in_the_meantime_stays_when_a_bug_is_taken_out(folder):
     plant(folder, STUDENT, NUMBER)
     path = folder / the_bug(folder, STUDENT, NUMBER)["file"]

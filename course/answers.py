@@ -1,0 +1,55 @@
+"""Reads what a student wrote into `answers.toml`, as far as it can be read."""
+
+import tomllib
+from pathlib import Path
+
+
+class Fault(str):
+    """Why a line cannot be read; it stands in the place of the line's value."""
+
+
+def read_answers(path):
+    """The answers, a dict as TOML has them, with a `Fault` for each value that is none.
+
+    Raises ValueError for a file that cannot be read.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return line_by_line(text)
+
+
+def line_by_line(text):
+    """The answers in a text of which some line is wrong."""
+    answers = section = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            read = tomllib.loads(line)
+        except tomllib.TOMLDecodeError:
+            key, _, value = line.partition("=")
+            what = f"line {number} of answers.toml cannot be read: {line.strip()}"
+            comma = "," in value.partition("#")[0]
+            section[key.strip()] = Fault(f"{what} (write a decimal point)" if comma else what)
+            continue
+        if line.lstrip().startswith("["):
+            (name,) = read
+            section = answers.setdefault(name, {})
+        else:
+            section.update(read)
+    return answers
+
+
+def name_in(answers):
+    """The student's name in some answers; "" without one."""
+    name = answers.get("student", "")
+    return "" if isinstance(name, Fault) else str(name)
+
+
+def faults(answers):
+    """The faults in some answers, in order."""
+    sections = [answers, *(section for section in answers.values() if isinstance(section, dict))]
+    return [str(v) for section in sections for v in section.values() if isinstance(v, Fault)]
