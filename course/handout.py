@@ -227,10 +227,8 @@ def readme(student):
 def answers_toml(student):
     """The file that a student fills in, with the questions in it."""
     name = json.dumps(student.strip(), ensure_ascii=False)
-    lines = [
-        "# Your answers. A number goes in the place of the two quotation marks, with a decimal"
-    ]
-    lines += ["# point: x = 0.25. The brackets say how exact it must be.", ""]
+    lines = ["# Your answers. A number with a decimal point goes in the place of the two quotation"]
+    lines += ["# marks: x = 0.25. The brackets say how exact it must be.", ""]
     lines += ["# whose questions these are; leave it", f"student = {name}"]
     for task in tasks_of(student):
         if task.kind in (PREDICT, DERIVE):

@@ -52,11 +52,11 @@ def updates(envs, steps, learn_step, delay):
 
 
 def noise(theta, sigma, dt):
-    """The standard deviation at which the walk settles."""
-    walk = OrnsteinUhlenbeckNoise(4000, 1, mean=0.0, sigma=sigma, theta=theta, dt=dt)
+    """The share of its steps in which a walk that has settled is beyond a dead zone of 0.5."""
+    walk = OrnsteinUhlenbeckNoise(40_000, 1, mean=0.0, sigma=sigma, theta=theta, dt=dt)
     generator = np.random.default_rng(0)
     samples = [walk.sample(generator) for _ in range(300)]
-    return float(np.std(samples[200::10]))
+    return float(np.mean(np.abs(samples[200::10]) > 0.5))
 
 
 def loss(reward, gamma, targets, values, rows, ended):
@@ -182,9 +182,10 @@ QUESTIONS = {
         updates,
     ),
     "noise": Question(
-        "An Ornstein-Uhlenbeck walk has theta={theta}, sigma={sigma} and dt={dt}. At which\n"
-        "standard deviation does it settle?",
-        {"theta": (0.1, 0.2, 0.4, 0.6), "sigma": (0.2, 0.3, 0.5), "dt": (0.25, 0.5, 1.0)},
+        "The actor says 0, and an Ornstein-Uhlenbeck walk with theta={theta}, sigma={sigma} and\n"
+        "dt={dt} is added. Once the walk has settled, in which share of the steps does a side\n"
+        "engine fire, that is, is the action beyond 0.5 on either side?",
+        {"theta": (0.1, 0.2, 0.4, 0.6), "sigma": (0.3, 0.4, 0.5), "dt": (0.25, 0.5, 1.0)},
         noise,
         tolerance=0.02,
     ),

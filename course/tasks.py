@@ -85,7 +85,8 @@ TASKS = (
         minutes=20,
         points=3,
         hint="Print infos of an environment whose episodes last three steps. The mask says in "
-        "which environments there is something to put right; copy before you do.",
+        "which environments there is something to put right; copy before you do, because the "
+        "caller goes on from next_obs.",
         module="tinyevo/environment.py",
         name="successors",
         tests=_all(
@@ -208,7 +209,9 @@ TASKS = (
         minutes=15,
         points=2,
         hint="vars(agent) is the dict of all its attributes, and the module imports copy. What "
-        "would a copy attribute by attribute do to an optimiser that holds the network's weights?",
+        "would a copy attribute by attribute do to an optimiser that holds the network's weights? "
+        "And why not copy.deepcopy(self)? It asks __reduce__, which is for other processes: it "
+        "would write the agent into bytes and forget what is not in state().",
         module="tinyevo/td3.py",
         name="TD3.clone",
         after=(6, 7),
@@ -296,10 +299,11 @@ TASKS = (
     Task(
         13,
         PREDICT,
-        "how strong the noise becomes",
+        "how often the noise fires an engine",
         minutes=10,
         points=2,
-        hint="When the walk has settled, a step adds as much variance as the pull takes away.",
+        hint="When the walk has settled, a step adds as much variance as the pull takes away, and "
+        "its values are normally distributed.",
         tests=("noise",),
         module="tinyevo/noise.py",
         after=(3,),

@@ -17,6 +17,7 @@ NOISES = pytest.mark.parametrize(
         lambda: GaussianNoise(3, 2, 0.0, 0.1),
         lambda: OrnsteinUhlenbeckNoise(3, 2, 0.0, 0.1, 0.15, 1.0),
     ],
+    ids=["gaussian", "ornstein-uhlenbeck"],
 )
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -53,9 +54,10 @@ def test_predictions_are_what_theory_says():
     # Of 24 steps of 4 environments the first 5 begin before 20 transitions are stored.
     assert updates(envs=4, steps=96, learn_step=7, delay=20) == (96 - 20) // 7
     assert updates(envs=3, steps=120, learn_step=5, delay=31) == (120 - 33) // 5
-    for theta, sigma, dt in ((0.1, 0.2, 0.5), (0.6, 0.3, 1.0)):
-        theory = sigma / math.sqrt(2 * theta - theta**2 * dt)
-        assert noise(theta, sigma, dt) == pytest.approx(theory, rel=0.01)
+    for theta, sigma, dt in ((0.1, 0.3, 0.25), (0.6, 0.3, 0.25), (0.2, 0.5, 1.0)):
+        settled = sigma / math.sqrt(2 * theta - theta**2 * dt)
+        theory = 2 * (1 - NormalDist(0, settled).cdf(0.5))
+        assert noise(theta, sigma, dt) == pytest.approx(theory, rel=0.015)
     # y is 2 where it ended and 2 + 0.5 x 3 = 3.5 elsewhere; the critics say 1 and 2.
     one, other = (1 - 2) ** 2 + (2 - 2) ** 2, (1 - 3.5) ** 2 + (2 - 3.5) ** 2
     assert loss(2.0, 0.5, (5.0, 3.0), (1.0, 2.0), 4, 1) == pytest.approx((one + 3 * other) / 4)
