@@ -53,3 +53,19 @@ def faults(answers):
     """The faults in some answers, in order."""
     sections = [answers, *(section for section in answers.values() if isinstance(section, dict))]
     return [str(v) for section in sections for v in section.values() if isinstance(v, Fault)]
+
+
+def names_in(path):
+    """The students' names in a text file that has one in each line.
+
+    Raises ValueError if it cannot be read, or if a name is there twice.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+    names = [line.strip() for line in lines if line.strip()]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice or not names:
+        raise ValueError(f"{path} has {f'{min(twice)} twice' if twice else 'no names'}")
+    return names

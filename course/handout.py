@@ -14,11 +14,12 @@ import tomllib
 from pathlib import Path
 
 import bugs
+from answers import names_in
 from needs import is_run, key, recorded
 from questions import QUESTIONS, asked
 from sources import BLOCK, SOLUTION, emptied, only_tests, requoted
-from tasks import BODIES, DERIVE, HUNT, PREDICT, REFILL, REFILLS
-from variants import hunted, projects, tasks_of
+from tasks import BODIES, DERIVE, EXPLAIN, HUNT, PLOT, PREDICT, PROJECT, REFILL, REFILLS, TASKS
+from variants import hunted, tasks_of
 
 ROOT = Path(__file__).parent.parent
 COURSE = (
@@ -30,6 +31,9 @@ COURSE = (
 )  # what a student's folder needs
 IGNORED = (".venv/", "__pycache__/", "*.egg-info/", "runs/", ".pytest_cache/")
 IGNORED += ("course/hunt/planted.json", "course/hunt/bug-*.png")
+LAST = "REFILLS = "  # the last line of tasks.py
+ONLY = "TASKS = tuple(task for task in TASKS if task.number in {})\n"
+NOBODYS = "This folder is nobody's own."
 PYTEST = """[tool.pytest.ini_options]
 testpaths = ["tests"]
 pythonpath = [".", "tests", "course"]
@@ -38,18 +42,26 @@ filterwarnings = ["error", "ignore:builtin type:DeprecationWarning"]
 """
 
 
-def make(out, student="", root=ROOT):
-    """Make the folder `out` for a student. Raises ValueError if there is something in it."""
+def make(out, student="", root=ROOT, only=()):
+    """Make the folder `out` for a student. Raises ValueError if there is something in it.
+
+    With `only`, these tasks are all there are, and the bodies of the others stay.
+    """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not an empty folder: name a new one")
-    copy_package(root, out)
-    copy_tests(root, out)
-    copy_course(root, out)
-    write(out / "tutorial.md", tutorial((root / "tutorial.md").read_text(encoding="utf-8"), out))
+    if unknown := set(only) - {task.number for task in TASKS}:
+        raise ValueError(f"there is no task {', '.join(map(str, sorted(unknown)))}")
+    holes = [task for task in REFILLS if not only or task.number in only]
+    mine = [task for task in tasks_of(student) if not only or task.number in only]
+    copy_package(root, out, holes)
+    copy_tests(root, out, holes)
+    copy_course(root, out, only)
+    text = (root / "tutorial.md").read_text(encoding="utf-8")
+    write(out / "tutorial.md", tutorial(text, out, holes))
     copy_pictures(root, out)
-    write(out / "README.md", readme(student))
-    write(out / "answers.toml", answers_toml(student))
+    write(out / "README.md", readme(student, mine, text))
+    write(out / "answers.toml", answers_toml(student, mine))
     write(out / ".gitignore", "\n".join(IGNORED) + "\n")
     project = (root / "pyproject.toml").read_text(encoding="utf-8").partition("[tool.ruff]")[0]
     write(out / "pyproject.toml", project + PYTEST)
@@ -73,25 +85,25 @@ def package_data(root):
     ]
 
 
-def copy_package(root, out):
+def copy_package(root, out, holes):
     """The package with holes, and what runs it."""
     paths = [*root.glob("tinyevo/**/*.py"), *package_data(root)]
     paths += [root / "train_lunar.py", root / "LICENSE"]
     for path in paths:
         name = path.relative_to(root).as_posix()
         text = path.read_text(encoding="utf-8")
-        for task in REFILLS:
+        for task in holes:
             if task.module == name:
                 text = emptied(text, task.name, task.parts, task.message)
         write(out / name, text)
 
 
-def copy_tests(root, out):
+def copy_tests(root, out, holes):
     """The tests that decide, and what they share."""
     for name in ("common.py", "probes.py", "conftest.py"):
         write(out / "tests" / name, (root / "tests" / name).read_text(encoding="utf-8"))
     chosen = {}
-    for task in REFILLS:
+    for task in holes:
         for test in task.tests:
             name, _, function = test.partition("::")
             chosen.setdefault(name, set()).add(function)
@@ -99,10 +111,13 @@ def copy_tests(root, out):
         write(out / name, only_tests((root / name).read_text(encoding="utf-8"), functions))
 
 
-def copy_course(root, out):
-    """What counts, asks and plants."""
+def copy_course(root, out, only=()):
+    """What counts, asks and plants; with `only`, the table of tasks has no others."""
     for name in COURSE:
-        write(out / "course" / name, (root / "course" / name).read_text(encoding="utf-8"))
+        text = (root / "course" / name).read_text(encoding="utf-8")
+        if name == "tasks.py" and only:
+            text = text.replace(LAST, f"{ONLY.format(tuple(sorted(only)))}{LAST}")
+        write(out / "course" / name, text)
     for path in (root / "course" / "hunt").glob("*.csv"):
         write(out / "course" / "hunt" / path.name, path.read_text(encoding="utf-8"))
     write(out / "course" / "hunt" / "bugs.txt", bugs.packed(root))
@@ -199,24 +214,26 @@ def copy_pictures(root, out):
     path.write_text(re.sub(span, told, text), encoding="utf-8")
 
 
-def readme(student):
-    """The page that a student reads first."""
+def readme(student, mine, text):
+    """The page that a student reads first, of the student's tasks and the tutorial's text."""
     template = (Path(__file__).parent / "student" / "README.md").read_text(encoding="utf-8")
-    mine = tasks_of(student)
     rows = ["| task | kind | what | minutes | points | after |", "|---|---|---|---|---|---|"]
     for task in mine:
-        after = ", ".join(map(str, task.after)) if task.after != BODIES else "all bodies"
+        after = numbers([other for other in mine if other.number in task.after])
+        after = "all bodies" if task.after == BODIES else after
         cells = (task.number, task.kind, task.title, task.minutes, task.points, after)
         rows.append("| " + " | ".join(map(str, cells)) + " |")
     bugs_here = hunted(student)
+    yours = f"Your bugs are {', '.join(map(str, bugs_here))}; the other nine are for practice."
+    hunts, left = paragraphs(mine, HUNT), [task for task in mine if not task.graded]
     words = {
-        "variant": whose(student),
+        "variant": whose(student, mine),
+        "reading": reading(mine, text),
         "table": "\n".join(rows),
         "refill": paragraphs(mine, REFILL),
         "answers": paragraphs(mine, PREDICT, DERIVE),
-        "hunt": paragraphs(mine, HUNT)
-        + f"\n\nYour bugs are {', '.join(map(str, bugs_here))}; the other nine are for practice.",
-        "open": "\n\n".join(paragraph(task) for task in mine if not task.graded),
+        "hunt": f"{hunts}\n\n{yours}" if hunts else "Here, all bugs are for practice.",
+        "open": paragraphs(left, PLOT, EXPLAIN, PROJECT) or "Here, there are none.",
         "bug": str(bugs_here[0]),
     }
     for name, value in words.items():
@@ -224,13 +241,35 @@ def readme(student):
     return template
 
 
-def answers_toml(student):
+def reading(mine, text):
+    """Which tasks come with which section of a tutorial, as a table.
+
+    A task comes with the first section that ends with its module.
+    """
+    rows, left = ["| section of the tutorial | tasks |", "|---|---|"], list(mine)
+    for section in re.split(r"^## ", text, flags=re.M)[1:]:
+        modules = re.findall(r"^\*Module:\* \[.*?\]\((.*?)\)", section, re.M)
+        here = [task for task in left if task.module in modules]
+        left = [task for task in left if task not in here]
+        if here:
+            rows.append(f"| {section.splitlines()[0]} | {numbers(here)} |")
+    if left:
+        rows.append(f"| the rest, when you have read it | {numbers(left)} |")
+    return "\n".join(rows)
+
+
+def numbers(tasks):
+    """The numbers of some tasks, in words."""
+    return ", ".join(str(task.number) for task in tasks)
+
+
+def answers_toml(student, mine):
     """The file that a student fills in, with the questions in it."""
     name = json.dumps(student.strip(), ensure_ascii=False)
     lines = ["# Your answers. A number with a decimal point goes in the place of the two quotation"]
     lines += ["# marks: x = 0.25. The brackets say how exact it must be.", ""]
     lines += ["# whose questions these are; leave it", f"student = {name}"]
-    for task in tasks_of(student):
+    for task in mine:
         if task.kind in (PREDICT, DERIVE):
             lines += ["", f"[{task.marker}]  # {task.title}"]
             for key in task.tests:
@@ -246,16 +285,17 @@ def exactness(key):
     return f"off by at most {100 * share:.1f} %" if share else "a whole number"
 
 
-def whose(student):
-    """Whose variant it is, in a sentence."""
-    if not student.strip():
-        whose = (
-            "This folder is nobody's own: of the two projects, your lecturer says which one you do."
-        )
-    else:
-        (project,) = projects(student)
-        whose = f"This folder is that of {student.strip()}. Your project is task {project.number}."
-    return f"{whose} There are 100 points in all."
+def whose(student, mine):
+    """Whose variant it is, in a sentence, and what the tasks are worth."""
+    mine_projects = [task for task in mine if task.kind == PROJECT]
+    points = sum(task.points for task in mine)
+    points -= sum(task.points for task in mine_projects[1:])  # one of them counts
+    whose = f"This folder is that of {student.strip()}." if student.strip() else NOBODYS
+    if len(mine_projects) > 1:
+        whose += " Of the two projects, your lecturer says which one you do."
+    elif mine_projects:
+        whose += f" Your project is task {mine_projects[0].number}."
+    return f"{whose} There are {points} points in all."
 
 
 def paragraphs(tasks, *kinds):
@@ -281,12 +321,28 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description="Make a student's folder.")
     parser.add_argument("out", help="the folder to make; it must be new or empty")
     parser.add_argument("--student", default="", help="whose variant; without it, everybody's")
+    what = (
+        "a file with a name in each line: OUT gets a folder for each, called by its line's number"
+    )
+    parser.add_argument("--students", metavar="FILE", help=what)
+    what = "the numbers of all tasks there are to be, as 3,4,16; the other bodies stay"
+    parser.add_argument("--only", default="", metavar="NUMBERS", help=what)
     options = parser.parse_args(arguments)
     try:
-        make(options.out, options.student)
+        only = tuple(map(int, re.findall(r"\d+", options.only)))
+        for out, student in folders(options):
+            make(out, student, only=only)
+            print(f"wrote {out}{f' for {student}' if student else ''}; begin with its README.md")
     except (OSError, ValueError) as error:
         sys.exit(f"handout.py: {error}")
-    print(f"wrote {options.out}; begin with its README.md")
+
+
+def folders(options):
+    """The folders to make, as pairs of (path, student)."""
+    if options.students is None:
+        return [(Path(options.out), options.student)]
+    names = names_in(options.students)
+    return [(Path(options.out, f"{number:03}"), name) for number, name in enumerate(names, 1)]
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def updates(envs, steps, learn_step, delay):
 
 def noise(theta, sigma, dt):
     """The share of its steps in which a walk that has settled is beyond a dead zone of 0.5."""
-    walk = OrnsteinUhlenbeckNoise(40_000, 1, mean=0.0, sigma=sigma, theta=theta, dt=dt)
+    walk = OrnsteinUhlenbeckNoise(20_000, 1, mean=0.0, sigma=sigma, theta=theta, dt=dt)
     generator = np.random.default_rng(0)
     samples = [walk.sample(generator) for _ in range(300)]
     return float(np.mean(np.abs(samples[200::10]) > 0.5))

@@ -63,7 +63,8 @@ TASKS = (
         minutes=20,
         points=3,
         hint="One indexing of the storage with random row numbers gives all fields at once. Which "
-        "rows hold transitions before the ring is full?",
+        "rows hold transitions before the ring is full? Let the words of the ValueError say that "
+        "the memory is empty.",
         module="tinyevo/buffer.py",
         name="ReplayBuffer.sample",
         tests=_all(
@@ -350,7 +351,7 @@ TASKS = (
         points=6,
         hint="Only the sizes of the families count: partitions of n. Give each its probability of "
         "leading to each other one, and solve the linear system for the mean times. A computer may "
-        "sum for you; a simulation alone is worth half (see README).",
+        "sum for you; a simulation alone is worth half.",
         tests=("takeover",),
         module="tinyevo/tournament.py",
         after=(4,),
@@ -411,12 +412,16 @@ TASKS = (
         minutes=60,
         points=5,
         hint="Start with one child whose fitness is far from its parent's, and ask what would "
-        "have to be flown to know why.",
+        "have to be flown to know why. How far single episodes spread stands in no file: load "
+        "elite.pt as the tutorial does, and call evaluate, which gives the return of each.",
         after=BODIES,
-        text="Run `python train_lunar.py --quick` with your own seed. On one page: follow the line "
-        "of the best agent through history.csv; name one change of fitness that you can explain "
-        "and one that you cannot, and say what would decide it; give the standard error of a "
-        "fitness in your run, and a comparison in it that is smaller.",
+        text="Run `python train_lunar.py --quick --seed N` with a seed that you choose (day and "
+        "month of your birthday, say; it cuts episodes at 200 steps, so do not expect a landing). "
+        "On one page: follow the line of the last generation's elite back through history.csv; "
+        "name one change of fitness that you can explain and one that you cannot, and say what "
+        "would decide it; give the standard error of a fitness in your run (the standard deviation "
+        "of single returns, over the root of the number of episodes that a fitness is the mean "
+        "of), and a comparison in the table that is smaller.",
     ),
     Task(
         23,

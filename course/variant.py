@@ -7,9 +7,8 @@ whose they are, some by chance for others, because constants are drawn from few.
 
 import argparse
 import sys
-from pathlib import Path
 
-from answers import name_in, read_answers
+from answers import name_in, names_in, read_answers
 from questions import QUESTIONS, fits
 
 
@@ -37,10 +36,9 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     try:
         answers = read_answers(options.answers)
-        lines = Path(options.students).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
+        names = names_in(options.students)
+    except ValueError as error:
         sys.exit(f"variant.py: {error}")
-    names = [line.strip() for line in lines if line.strip()]
     print(f"the file says: {name_in(answers) or 'nobody'}")
     for count, name in matches(answers, names):
         print(f"{count:3} of {len(numbers(answers))}  {name}")

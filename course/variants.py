@@ -41,7 +41,7 @@ def hunted(student):
 def projects(student):
     """The open project of a student; both, to choose from, if there is no name."""
     all_projects = [task for task in TASKS if task.kind == PROJECT]
-    if not student.strip():
+    if not student.strip() or not all_projects:
         return all_projects
     return [all_projects[rng(student, "project").integers(len(all_projects))]]
 

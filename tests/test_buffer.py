@@ -199,7 +199,7 @@ def test_a_single_transition_without_a_batch_axis_is_refused():
 
 
 def test_an_empty_memory_says_so():
-    with pytest.raises(ValueError, match="the memory is empty"):
+    with pytest.raises(ValueError, match="empty"):
         filled(10).sample(1, np.random.default_rng(0))
 
 

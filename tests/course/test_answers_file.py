@@ -5,6 +5,7 @@ import tomllib
 import pytest
 from answers import Fault, faults, name_in, read_answers
 from handout import answers_toml
+from tasks import TASKS
 from variants import constants, hunted
 
 NAMES = ["𠮷田 太郎", 'Zoë "Z" O\'Brien\\', "", "Ada"]
@@ -30,7 +31,7 @@ def test_a_file_that_is_not_there_or_no_text_is_one_line(tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_comes_back_from_the_file_that_is_made_for_it(name):
-    text = answers_toml(name)
+    text = answers_toml(name, TASKS)
     assert tomllib.loads(text)["student"] == name
     assert text.encode().decode() == text
 
@@ -43,6 +44,6 @@ def test_the_way_an_accent_is_encoded_does_not_matter():
 
 
 def test_the_file_says_how_exact_each_number_must_be():
-    text = answers_toml("Ada")
+    text = answers_toml("Ada", TASKS)
     assert "decimal point" in text and text.count("(off by at most") == 7
     assert text.count("(a whole number)") == 2 and "(off by at most 2.0 %)" in text

@@ -194,6 +194,61 @@ def test_the_page_of_a_student_names_tasks_points_and_bugs(made):
     assert not re.search(r"\{\w+\}", page) and max(map(len, page.splitlines())) <= 120
 
 
+def test_the_page_of_a_student_can_be_pasted_and_says_what_is_flown(made):
+    page = (made / "README.md").read_text()
+    commands = re.search(r"^```\n(python -m venv.*?)```", page, re.S | re.M)[1]
+    assert subprocess.run(["bash", "-n", "-c", commands]).returncode == 0
+    assert "(see README)" not in page and "Pendulum-v1" in page
+    assert '"Pendulum-v1"' in (ROOT / "course" / "record_hunt.py").read_text()
+
+
+def test_every_task_comes_with_a_section_of_the_tutorial(made):
+    page = (made / "README.md").read_text()
+    rows = re.findall(r"^\| ([A-Z][^|]*) \| ([\d, ]+) \|$", page, re.M)
+    assert all(f"\n## {title}\n" in (made / "tutorial.md").read_text() for title, _ in rows)
+    assert ("Exploration noise", "3, 13, 21") in rows and len(rows) >= 8
+    named = ", ".join(re.findall(r"^\| [A-Za-z][^|]* \| ([\d, ]+) \|$", page, re.M))
+    assert sorted(map(int, named.split(", "))) == [task.number for task in tasks_of(STUDENT)]
+
+
+def test_with_only_some_tasks_the_other_bodies_stay_and_nothing_else_is_asked(tmp_path):
+    main([str(tmp_path / "out"), "--only", "16,3,4,6"])
+    out = tmp_path / "out"
+    holes = "".join(path.read_text() for path in out.glob("tinyevo/*.py"))
+    assert set(re.findall(r'NotImplementedError\("task (\d+)', holes)) == {"3", "4", "6"}
+    assert "number in (3, 4, 6, 16))\nREFILLS" in (out / "course" / "tasks.py").read_text()
+    page, answers = (out / "README.md").read_text(), (out / "answers.toml").read_text()
+    assert re.findall(r"^\| (\d+) \|", page, re.M) == ["3", "4", "6", "16"]
+    assert "There are 15 points in all." in page
+    assert re.findall(r"^\[(\w+)\]", answers, re.M) == ["task16"]
+    assert "(This block needs task 6.)" in (out / "tutorial.md").read_text()
+    with pytest.raises(SystemExit, match=r"handout\.py: there is no task 99"):
+        main([str(tmp_path / "other"), "--only", "99"])
+
+
+def test_a_file_of_names_makes_a_folder_for_each(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr("handout.make", lambda out, student, only: made.append((out, student)))
+    out, names = tmp_path / "out", tmp_path / "students.txt"
+    names.write_text(f"{STUDENT}\n\n𠮷田 太郎\n")
+    main([str(out), "--students", str(names)])
+    assert made == [(out / "001", STUDENT), (out / "002", "𠮷田 太郎")]
+    names.write_text("Ada\nAda\n")
+    with pytest.raises(SystemExit, match=r"handout\.py: .* has Ada twice"):
+        main([str(out), "--students", str(names)])
+
+
+@pytest.mark.slow
+def test_a_folder_with_some_tasks_gives_all_its_points_when_they_are_done(tmp_path):
+    folder = tmp_path / "out"
+    make(folder, STUDENT, only=(3, 4, 6, 16))
+    assert set(score(folder)[0].values()) == {0}
+    fill(folder, *[task for task in REFILLS if task.number in (3, 4, 6)])
+    answer(folder, STUDENT)
+    points, done = score(folder)
+    assert points == {3: 3, 4: 3, 6: 5, 16: 4} and "score: 15 of 15 points" in done.stdout
+
+
 @pytest.mark.slow
 def test_a_new_folder_has_no_points_and_one_with_the_packages_own_bodies_has_all(tmp_path):
     folder = tmp_path / "out"
