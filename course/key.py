@@ -1,0 +1,44 @@
+"""The key to one student's variant: `python course/key.py "Ada Lovelace"`.
+
+It prints the right numbers, as the package computes them, and which patch of `tests/bugs` each bug
+is, with its line. Nothing of this is in a student's folder, but whoever has the folder can compute
+the numbers.
+"""
+
+import argparse
+from pathlib import Path
+
+from bugs import read
+from questions import given, right
+from tasks import DERIVE, PREDICT
+from variants import BUGS, bug_of, hunted, projects, tasks_of
+
+ROOT = Path(__file__).parent.parent
+
+
+def key(student):
+    """The lines of a student's key."""
+    lines = [f"student: {student.strip() or 'nobody'}"]
+    lines += [f"project: task {task.number}" for task in projects(student)]
+    for task in tasks_of(student):
+        for name in task.tests if task.kind in (PREDICT, DERIVE) else ():
+            words = ", ".join(f"{word}={value}" for word, value in given(student, name).items())
+            lines.append(f"task {task.number} {name:9} {right(student, name):<9.5g} {words}")
+    bugs = read(ROOT)
+    for number in range(1, BUGS + 1):
+        patch = bug_of(student, number)
+        counts = "counts" if number in hunted(student) else "      "
+        bug = bugs[patch - 1]
+        lines.append(f"bug {number:2} {counts} {patch:2}.patch {bug['file']}: {bug['new'].strip()}")
+    return lines
+
+
+def main(arguments=None):
+    """The command."""
+    parser = argparse.ArgumentParser(description="The right answers of one student's variant.")
+    parser.add_argument("student", nargs="?", default="", help="the name; without it, everybody's")
+    print("\n".join(key(parser.parse_args(arguments).student)))
+
+
+if __name__ == "__main__":
+    main()
