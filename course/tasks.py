@@ -211,7 +211,7 @@ TASKS = (
         points=2,
         hint="vars(agent) is the dict of all its attributes, and the module imports copy. What "
         "would a copy attribute by attribute do to an optimiser that holds the network's weights? "
-        "And why not copy.deepcopy(self)? It asks __reduce__, which is for other processes: it "
+        "And why not copy.deepcopy(self)? It asks `__reduce__`, which is for other processes: it "
         "would write the agent into bytes and forget what is not in state().",
         module="tinyevo/td3.py",
         name="TD3.clone",
@@ -413,7 +413,8 @@ TASKS = (
         points=5,
         hint="Start with one child whose fitness is far from its parent's, and ask what would "
         "have to be flown to know why. How far single episodes spread stands in no file: load "
-        "elite.pt as the tutorial does, and call evaluate, which gives the return of each.",
+        "elite.pt as the tutorial does, and call evaluate with max_steps=200, which gives the "
+        "return of each.",
         after=BODIES,
         text="Run `python train_lunar.py --quick --seed N` with a seed that you choose (day and "
         "month of your birthday, say; it cuts episodes at 200 steps, so do not expect a landing). "

@@ -129,7 +129,9 @@ def test_changing_a_sample_or_what_was_added_does_not_change_the_memory():
 
 
 @pytest.mark.parametrize(
-    "copied", [copy.deepcopy, lambda memory: pickle.loads(pickle.dumps(memory))]
+    "copied",
+    [copy.deepcopy, lambda memory: pickle.loads(pickle.dumps(memory))],
+    ids=["deepcopy", "pickle"],
 )
 def test_a_copy_is_equal_and_goes_its_own_way(copied):
     memory = filled(10, 8)

@@ -414,6 +414,7 @@ def history(agent):
         lambda agent: TD3.from_state(agent.state()),
         lambda agent: pickle.loads(pickle.dumps(agent)),
     ],
+    ids=["clone", "state", "pickle"],
 )
 def test_a_copy_knows_all_that_the_agent_tells_of_itself_from_its_first_generation_on(copied):
     agent = make_agent()
