@@ -14,6 +14,7 @@ import re
 import symtable
 import sys
 import tempfile
+import tokenize
 import warnings
 from pathlib import Path
 
@@ -26,8 +27,10 @@ RUN = ("run", "script", "copy")  # the second word of a block that is run
 
 
 def key(body):
-    """The name of a block in the record: it changes with its code, and with nothing else."""
-    return hashlib.sha256(body.encode()).hexdigest()[:12]
+    """The name of a block in the record: it changes with its code; comments and blanks are none."""
+    tokens = tokenize.generate_tokens(io.StringIO(body).readline)
+    code = "".join(token.string for token in tokens if token.type != tokenize.COMMENT)
+    return hashlib.sha256(re.sub(r"\s", "", code).encode()).hexdigest()[:12]
 
 
 def recorded():

@@ -41,6 +41,12 @@ def test_every_block_of_the_tutorial_is_recorded_and_no_other():
     assert found == set(recorded()), "run: python course/needs.py"
 
 
+def test_a_block_keeps_its_name_when_a_comment_changes_and_not_when_its_code_does():
+    name = key('x = 1  # one\n\nprint(f"{x} #")\n')
+    assert name == key('x = 1\nprint(f"{x} #")  # said\n')
+    assert name != key('x = 2\nprint(f"{x} #")\n') and name != key('x = 1\nprint(f"{x}")\n')
+
+
 def test_a_line_above_a_block_names_the_bodies_that_are_missing_for_it(tmp_path):
     (toy,) = [match for match in BLOCK.finditer(TEXT) if "class Climber:" in match["body"]]
     assert recorded()[key(toy["body"])] == [4, 5]
