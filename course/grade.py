@@ -84,7 +84,8 @@ def import_fault(folder, modules):
     done = run(command, folder)
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     place = [line for line in lines if line.startswith("File ")][-1:]
-    return " ".join(["cannot be imported:", *lines[-1:], *place]) if done.returncode else ""
+    fault = " ".join(["cannot be imported:", *lines[-1:], *place])
+    return fault.replace(f"{folder}{os.sep}", "") if done.returncode else ""
 
 
 def run(command, folder):
