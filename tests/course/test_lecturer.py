@@ -2,9 +2,11 @@
 
 import re
 from collections import Counter
+from statistics import NormalDist
 
 from bugs import CATCHES
 from key import key
+from questions import QUESTIONS
 from solved import ROOT
 from tasks import DERIVE, EXPLAIN, HUNT, PLOT, PREDICT, PROJECT, REFILL, TASKS
 from variants import BUGS, bug_of, hunted
@@ -121,3 +123,14 @@ def test_the_key_has_every_number_and_every_bug_of_a_student(monkeypatch):
     for number in range(1, BUGS + 1):
         counts = "counts" if number in hunted("Ada") else "      "
         assert f"bug {number:2} {counts} {bug_of('Ada', number):2}.patch" in lines
+
+
+def test_the_mean_largest_of_some_normal_numbers_is_what_the_page_says():
+    normal, step = NormalDist(), 0.001
+    line = section("Grading").partition("| 19 |")[2].partition("|")[0]
+    said = re.findall(r"(\d\.\d+) for (\d+)", line)
+    assert [int(n) for _, n in said] == list(QUESTIONS["curse"].choices["members"])
+    for value, n in said:
+        places = [step * number for number in range(-6000, 6001)]
+        mean = sum(x * int(n) * normal.pdf(x) * normal.cdf(x) ** (int(n) - 1) for x in places)
+        assert round(mean * step, 3) == float(value)
