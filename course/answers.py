@@ -32,8 +32,12 @@ def line_by_line(text):
         except tomllib.TOMLDecodeError:
             key, _, value = line.partition("=")
             what = f"line {number} of answers.toml cannot be read: {line.strip()}"
-            comma = "," in value.partition("#")[0]
-            section[key.strip()] = Fault(f"{what} (write a decimal point)" if comma else what)
+            value = value.partition("#")[0].strip()
+            if "," in value:
+                what += " (write a decimal point)"
+            elif value.startswith("."):
+                what += f" (write 0{value})"
+            section[key.strip()] = Fault(what)
             continue
         if line.lstrip().startswith("["):
             (name,) = read

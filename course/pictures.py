@@ -75,7 +75,7 @@ def lander(figure):
     axes.imshow(picture)
     axes.set_axis_off()
     axes = blank(figure)
-    seen = ["x, y: place, the pad is (0, 0)", "vx, vy: speed", "angle, and how fast it turns"]
+    seen = ["x, y: place, the pad is (0, 0)", "vx, vy: speed", "tilt, and how fast it turns"]
     seen += ["left leg, right leg: on the ground?"]
     done = ["main engine: off up to 0,", "then from 50 % to 100 %"]
     done += ["side engines: off from -0.5 to 0.5,", "then from 50 % to 100 %"]

@@ -207,7 +207,7 @@ QUESTIONS = {
     "growth": Question(
         "A learn_step of {start} in RLParameter(1, {most}, int, grow_factor={factor}) grows in\n"
         "every mutation. After how many is it {most}?",
-        {"start": (1, 2, 3), "most": (16, 24, 40, 64), "factor": (1.25, 1.4, 1.1)},
+        {"start": (1, 2, 3), "most": (24, 40, 64), "factor": (1.25, 1.4, 1.1)},
         growth,
     ),
     "best": Question(
@@ -218,7 +218,8 @@ QUESTIONS = {
         tolerance=0.02,
     ),
     "second": Question(
-        "And with tournaments of {rivals} among {members} members, the second best?",
+        "And which share does the second best one get, with elitism and tournaments of {rivals}\n"
+        "among {members} members?",
         MEMBERS,
         second,
         tolerance=0.04,

@@ -93,6 +93,7 @@ TASKS = (
         tests=_all(
             "test_environment",
             "the_successor_of_a_finished_step_is_its_own_last_observation",
+            "final_observations_without_their_mask_are_an_error",
             "the_environments_start_the_next_episode_in_the_same_step",
         ),
     ),
@@ -211,8 +212,8 @@ TASKS = (
         points=2,
         hint="vars(agent) is the dict of all its attributes, and the module imports copy. What "
         "would a copy attribute by attribute do to an optimiser that holds the network's weights? "
-        "And why not copy.deepcopy(self)? It asks `__reduce__`, which is for other processes: it "
-        "would write the agent into bytes and forget what is not in state().",
+        "And why not copy.copy or copy.deepcopy of self? They ask `__reduce__`, which is for other "
+        "processes: it would write the agent into bytes and forget what is not in state().",
         module="tinyevo/td3.py",
         name="TD3.clone",
         after=(6, 7),
@@ -243,6 +244,7 @@ TASKS = (
             "added_nodes_do_not_change_the_function",
             "added_nodes_keep_the_old_weights_and_have_random_inputs_and_zero_outputs",
             "many_added_nodes_have_the_spread_of_fresh_ones",
+            "an_added_unit_with_a_kernel_has_the_spread_of_all_that_it_reads",
             "the_worked_example_of_growing_a_layer_of_two_nodes",
             "added_nodes_take_part_after_one_update",
             "a_node_that_was_just_added_can_be_removed_without_a_trace",
@@ -377,7 +379,7 @@ TASKS = (
         hint="How large is the standard deviation of a fitness? The expected largest of n standard "
         "normal numbers is an integral, or a table.",
         tests=("curse",),
-        module="tinyevo/evaluate.py",
+        module="tinyevo/train.py",
     ),
     Task(
         20,
@@ -397,13 +399,15 @@ TASKS = (
         "the noise and the dead zone",
         minutes=60,
         points=5,
-        hint="One figure, three panels that share both axes. Shade where a side engine is off.",
+        hint="One figure, three panels that share both axes. Shade where the engine is off. The "
+        "tutorial's block counts shares and bursts; the actor's action is added to the noise.",
         module="tinyevo/noise.py",
         after=(3,),
-        text="Draw 300 steps of the Gaussian noise of sigma 0.1, of the script's "
-        "Ornstein-Uhlenbeck noise, and of the Ornstein-Uhlenbeck noise with sigma 0.1 and dt 0.01, "
-        "with the dead zone of the side engines. Say in two sentences below it what an agent whose "
-        "actor says 0 can and cannot learn from each.",
+        text="An actor says -0.4 for the main engine in every step. Draw 300 steps of its action "
+        "with the Gaussian noise of sigma 0.1, with the script's Ornstein-Uhlenbeck noise, and "
+        "with the one of sigma 0.1 and dt 0.01, and the dead zone of the main engine. Say in two "
+        "sentences below it in which share of steps the engine burns with each, for how long in a "
+        "row, and what this agent can and cannot learn from that.",
     ),
     Task(
         22,

@@ -29,6 +29,12 @@ def test_the_successor_of_a_finished_step_is_its_own_last_observation():
     assert np.array_equal(successors(next_obs, {}), next_obs)
 
 
+def test_final_observations_without_their_mask_are_an_error():
+    final = np.array([np.array([20.0])], dtype=object)
+    with pytest.raises(KeyError):
+        successors(np.array([[1.0]]), {"final_obs": final})
+
+
 def test_the_environments_start_the_next_episode_in_the_same_step():
     envs = make_envs("probes:Counting-v0", 2, max_episode_steps=1)
     first, _ = envs.reset(seed=[1, 2])

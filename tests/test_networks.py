@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tinyevo.networks import ACTIVATIONS, EvolvableMLP
+from tinyevo.networks import ACTIVATIONS, EvolvableMLP, add_units
 
 
 def make(hidden_size=(5, 7), seed=0, **arguments):
@@ -227,6 +227,15 @@ def test_many_added_nodes_have_the_spread_of_fresh_ones():
     fresh = network.add_nodes(0, 400, rng()).weights[0][:, :, 1:]
     assert fresh.std().item() == pytest.approx(0.2 / 12**0.5, rel=0.05)
     assert fresh.mean().item() == pytest.approx(0, abs=0.002)
+
+
+def test_an_added_unit_with_a_kernel_has_the_spread_of_all_that_it_reads():
+    weights = [torch.zeros(1, 4, 3, 5, 1), torch.zeros(1, 1, 3, 5, 2)]  # fan-in: 4 * 3 * 5
+    biases = [torch.zeros(1, 1, 1), torch.zeros(1, 1, 2)]
+    grown, grown_biases = add_units(weights, biases, 0, 200, rng())
+    fresh = torch.cat([grown[0][..., 1:].flatten(), grown_biases[0][..., 1:].flatten()])
+    assert fresh.abs().max().item() == pytest.approx(60**-0.5, rel=0.01)
+    assert grown[0].shape == (1, 4, 3, 5, 201) and grown[1].shape == (1, 201, 3, 5, 2)
 
 
 def test_the_worked_example_of_growing_a_layer_of_two_nodes():

@@ -42,7 +42,7 @@ class HyperParams:
     """The hyper-parameters of one agent.
 
     Evolution may change any of them; `TD3.set_hp` puts a change in force. The defaults are those
-    that `benchmarks/RESULTS.md` reports. Raises ValueError outside the ranges in `RANGES`.
+    that the repository's results report. Raises ValueError outside the ranges in `RANGES`.
     """
 
     lr_actor: float = 5e-4  # step size of Adam for the policy

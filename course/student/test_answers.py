@@ -31,7 +31,10 @@ def answered(task, key):
         if isinstance(answer, str):
             pytest.fail(f"write the number without quotation marks: {key} = {answer}")
         if not fits(answer, STUDENT, key):
-            pytest.fail(f"{answer!r} is not what the package does: {asked(STUDENT, key)}")
+            bodies = ", ".join(map(str, task.after))
+            first = f" (which must first be right in tasks {bodies})" if bodies else ""
+            what = f"{answer!r} is not what the package does{first}"
+            pytest.fail(f"{what}: {asked(STUDENT, key)}")
 
     return test
 
