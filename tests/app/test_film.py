@@ -229,8 +229,11 @@ def test_without_matplotlib_one_line_says_what_to_install(monkeypatch):
         filmed([Member(2)])
 
 
+SCENES = [("one", [Member(1, 3)]), ("two", [Member(2, 9)])]
+
+
 def filmed_run(monkeypatch, *missing):
-    """The bytes of the films that a run gets whose scenes are two, by the file's name."""
+    """The bytes of the films that a run gets whose scenes are `SCENES`, by the file's name."""
     files = {}
 
     @contextmanager
@@ -238,19 +241,15 @@ def filmed_run(monkeypatch, *missing):
         files[name] = io.BytesIO()
         yield files[name]
 
-    scenes = [("one", [Member(1, 3)]), ("two", [Member(2, 9)])]
     monkeypatch.setattr(film, "find_spec", lambda name: name not in missing and find_spec(name))
-    film_evolution(SimpleNamespace(new_file=new_file, film=lambda: scenes), "Dots-v0", 5)
+    film_evolution(SimpleNamespace(new_file=new_file, film=lambda: SCENES), "Dots-v0", 5)
     return {name: file.getvalue() for name, file in files.items()}
 
 
-def test_a_run_is_filmed_as_a_gif():
-    with pytest.MonkeyPatch.context() as context:
-        films = filmed_run(context, "imageio_ffmpeg")
+def test_a_run_is_filmed_as_a_gif(monkeypatch):
     file = io.BytesIO()
-    scenes = [("one", [Member(1, 3)]), ("two", [Member(2, 9)])]
-    record_evolution(scenes, "Dots-v0", file, 5)
-    assert films == {"evolution.gif": file.getvalue()}
+    record_evolution(SCENES, "Dots-v0", file, 5)
+    assert filmed_run(monkeypatch, "imageio_ffmpeg") == {"evolution.gif": file.getvalue()}
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # imageio leaves pipes open as it reads
@@ -272,3 +271,10 @@ def test_with_ffmpeg_also_as_an_mp4_of_the_same_pictures_that_plays_as_long(monk
 def test_a_gif_that_could_not_be_made_is_not_made_an_mp4_of(monkeypatch):
     monkeypatch.setattr(film, "record_evolution", lambda *arguments: None)
     assert filmed_run(monkeypatch) == {"evolution.gif": b""}
+
+
+def test_ffmpeg_that_does_not_work_is_told_as_a_package_that_is_missing(monkeypatch):
+    pytest.importorskip("imageio_ffmpeg")
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "no/such/ffmpeg")
+    with pytest.raises(ImportError, match=r"^imageio's ffmpeg does not work: .*no/such/ffmpeg"):
+        filmed_run(monkeypatch)

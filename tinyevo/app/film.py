@@ -42,14 +42,20 @@ def film_evolution(folder, env_id, seed=0, max_steps=None):
 
 
 def write_mp4(gif, path):
-    """Write the bytes of a film of `record_evolution` as an MP4, which plays as long."""
+    """Write the bytes of a film of `record_evolution` as an MP4, which plays as long.
+
+    Raises ImportError if ffmpeg cannot do it.
+    """
     frames = []
     with imageio.imopen(gif, "r", plugin="pillow") as film:
         for index, frame in enumerate(film.iter()):
             time = film.metadata(index=index)["duration"]
             frames += [frame] * round(time / FRAME_TIME)
     form = {"extension": ".mp4", "plugin": "FFMPEG", "macro_block_size": 2}  # even sides are enough
-    imageio.imwrite(path, frames, fps=1000 / FRAME_TIME, **form)
+    try:
+        imageio.imwrite(path, frames, fps=1000 / FRAME_TIME, **form)
+    except (OSError, RuntimeError) as error:
+        raise ImportError(f"imageio's ffmpeg does not work: {error}") from error
 
 
 def record_evolution(scenes, env_id, path, seed=0, max_steps=None):
