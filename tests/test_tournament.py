@@ -94,7 +94,7 @@ def test_a_great_past_helps_neither_the_elite_nor_a_parent(elitism):
     population[0].fitness, population[1].fitness = [900.0, 1.0], [-900.0, 2.0]
     selection = TournamentSelection(2, elitism)
     elite, offspring = selection.select(population, np.random.default_rng(0))
-    assert elite.id == 1
+    assert elite.id == selection.elite(population).id == 1
     assert [child.parent_id for child in offspring[elitism:]] == [1] * (4 - elitism)
 
 

@@ -700,6 +700,13 @@ def test_a_run_stops_at_a_confirmed_target_but_not_at_a_lucky_fitness(monkeypatc
     assert done.generation == 2 and done.best_return == 200
 
 
+def test_the_elite_of_a_generation_is_its_fittest_though_another_was_carried_over(monkeypatch):
+    monkeypatch.setattr(module, "evaluate", lambda agent, *_: np.full(3, float(agent.id)))
+    done = run(replace(TINY, max_steps=90))
+    assert [row["id"] for row in fittest(done)] == [2, 4, 6]
+    assert [row["id"] for row in done.history if row["mutation_kind"] == "elite"] == [2, 4]
+
+
 def test_the_history_tells_every_members_life_and_its_lineage_holds():
     done = run(replace(TINY, max_steps=300))
     generations = [done.history[first : first + 3] for first in range(0, 30, 3)]
