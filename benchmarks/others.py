@@ -37,7 +37,18 @@ ZOO = {  # by our settings' names: what differs from Stable-Baselines3's default
     ),
 }
 NOISE = {"pendulum": 0.1, "mountain_car": 0.5, "bipedal_walker": 0.1}  # its strength
-COLUMNS = ("environment", "who", "seed", "reached", "steps", "processor", "confirmed", "final")
+OURS, THEIRS = "tinyevo", "stable-baselines3"
+PATH = HERE / "others.csv"
+COLUMNS = (
+    "environment",
+    "who",
+    "seed",
+    "reached the target",
+    "steps of all",
+    "processor s",
+    "confirmed",
+    "in 100 fresh episodes",
+)
 
 
 def settings_of(name, seed):
@@ -70,7 +81,7 @@ class Greedy:
 
 
 def fly_theirs(name, seed):
-    """The run of Stable-Baselines3, looked at as often as a whole generation of ours."""
+    """Their run, looked at as often as ours: (its last agent, the best confirmed mean, steps)."""
     from stable_baselines3 import TD3
     from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 
@@ -97,12 +108,10 @@ def fly_theirs(name, seed):
     while steps < most and best < config.target:
         agent.learn(min(every, most - steps), reset_num_timesteps=False)
         steps = agent.num_timesteps
-        fitness = evaluate(
-            Greedy(agent), config.env_id, 10, config.derived_seed(EVALUATE, look)
-        ).mean()
-        if fitness > best:
-            seed_of_look = config.derived_seed(CONFIRM, look)
-            best = max(best, evaluate(Greedy(agent), config.env_id, 100, seed_of_look).mean())
+        tested, confirming = (config.derived_seed(use, look) for use in (EVALUATE, CONFIRM))
+        if evaluate(Greedy(agent), config.env_id, 10, tested).mean() > best:
+            returns = evaluate(Greedy(agent), config.env_id, 100, confirming)
+            best = max(best, returns.mean())
         look += 1
     return Greedy(agent), best, steps
 
@@ -111,42 +120,54 @@ def fly(name, who, seed):
     """A row of the table."""
     torch.set_num_threads(1)
     began = time.process_time()
-    agent, confirmed, steps = {"tinyevo": fly_ours, "stable-baselines3": fly_theirs}[who](
-        name, seed
-    )
+    fly_one = fly_ours if who == OURS else fly_theirs
+    agent, confirmed, steps = fly_one(name, seed)
     processor = time.process_time() - began
     config = settings_of(name, seed).config
     final = evaluate(agent, config.env_id, 100, config.derived_seed(SCORE)).mean()
-    numbers = [f"{value:.1f}" for value in (processor, confirmed, final)]
-    return dict(zip(COLUMNS, (name, who, seed, bool(confirmed >= config.target), steps, *numbers)))
+    reached = "yes" if confirmed >= config.target else "no"
+    numbers = (f"{processor:.0f}", f"{confirmed:.1f}", f"{final:.1f}")
+    return dict(zip(COLUMNS, (name, who, seed, reached, f"{steps:,}", *numbers)))
+
+
+def report(rows, name):
+    """The table of RESULTS.md for one environment."""
+    own = [row for row in rows if row["environment"] == name]
+    own.sort(key=lambda row: (row["who"] != OURS, int(row["seed"])))
+    cells = [COLUMNS[1:], ["---"] * len(COLUMNS[1:])]
+    cells += [[str(row[column]) for column in COLUMNS[1:]] for row in own]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def read_rows():
+    """The rows of `others.csv`; none if it is not there."""
+    if not PATH.exists():
+        return []
+    with PATH.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def main():
-    """Fly what is missing, two runs at a time."""
+    """Fly what is missing, two runs at a time, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="+", choices=ZOO)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    path, rows = HERE / "others.csv", []
-    if path.exists():
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+    rows = read_rows()
     done = {(row["environment"], row["who"], int(row["seed"])) for row in rows}
     tasks = [
-        (name, who, seed)
-        for name in options.names
-        for seed in SEEDS
-        for who in ("tinyevo", "stable-baselines3")
+        (name, who, seed) for name in options.names for seed in SEEDS for who in (OURS, THEIRS)
     ]
     with worker_pool(options.workers) as pool:
         futures = [pool.submit(fly, *task) for task in tasks if task not in done]
         for future in futures:
-            rows.append({key: str(value) for key, value in future.result().items()})
-            print(rows[-1], flush=True)
-            with path.open("w", newline="") as file:
-                table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                table.writeheader()
-                table.writerows(rows)
+            rows.append(future.result())
+            with PATH.open("w", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(rows)
+    for name in options.names:
+        print(f"\n{name}\n\n{report(rows, name)}")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ computed, not measured.
 """
 
 import argparse
+import csv
 import pickle
 import statistics
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -31,25 +32,21 @@ from train_lunar import SETTINGS  # noqa: E402
 SIZES = (4, 8, 16)
 MEMBERS, MACHINES, CORES = 1_000, 250, 4  # of the computed cluster
 BANDWIDTH = 125e6  # bytes a second, of each machine's network: 1 Gbit/s
-
-
-@dataclass(frozen=True)
-class Generation:
-    """What one generation took."""
-
-    members: list  # processor seconds of each, its evaluation included
-    rest: float  # of the main process: copies, sharing, selection, mutation, the file of the run
-    agent: int  # bytes of a member on its way
-    records: int  # bytes of what a member experienced
-
-    @property
-    def waiting(self):
-        """The share of the cores' time that passes in waiting for the slowest member."""
-        return 1 - statistics.mean(self.members) / max(self.members)
+WHOSE = {False: "the page's", True: "drawn"}
+COLUMNS = (
+    "members",
+    "hyper-parameters",
+    "mean s",  # of processor, of a member with its evaluation
+    "slowest s",
+    "waiting",  # the share of the cores' time until the slowest member has flown
+    "rest s",  # of the main process: copies, sharing, selection, mutation, the file of the run
+    "agent MB",  # on its way
+    "experience MB",
+)
 
 
 def fly(size, drawn, steps, seed=0):
-    """The `Generation` of a new population of this size."""
+    """What one generation of a new population of this size takes: a row of the table."""
     config = replace(SETTINGS.config, evo_steps=steps, max_steps=steps, seed=seed)
     spaces = find_spaces(config.env_id)
     network = vars(SETTINGS.network)
@@ -75,53 +72,56 @@ def fly(size, drawn, steps, seed=0):
     run = train(run, tournament, SETTINGS.mutations, config, timed)
     breed(run, tournament, SETTINGS.mutations, config)
     dumps(run_state(run, replace(SETTINGS, config=config, tournament=tournament)))
-    total = time.process_time() - began
-    return Generation(seconds[:size], total - sum(seconds), *sent)
+    rest = time.process_time() - began - sum(seconds)
+    mean, slowest = statistics.mean(seconds[:size]), max(seconds[:size])
+    agent, experience = (f"{part / 1e6:.2f}" for part in sent)
+    numbers = (f"{mean:.1f}", f"{slowest:.1f}", f"{1 - mean / slowest:.0%}", f"{rest:.2f}")
+    return dict(zip(COLUMNS, (size, WHOSE[drawn], *numbers, agent, experience)))
 
 
-def describe(size, drawn, done):
-    """A row of the table."""
-    cells = [f"{size}", "drawn" if drawn else "the page's"]
-    cells += [f"{value:.1f}" for value in (statistics.mean(done.members), max(done.members))]
-    cells += [f"{done.waiting:.0%}", f"{done.rest:.2f}"]
-    cells += [f"{done.agent / 1e6:.2f}", f"{done.records / 1e6:.2f}"]
-    return f"| {' | '.join(cells)} |"
+def computed(row):
+    """Where a generation's time goes on the cluster: (what, seconds) each.
 
-
-def cluster(done, size):
-    """Where a generation's time goes on the computed cluster: (what, seconds) each.
-
-    The drawn population of `size` stands for all: its mean and its slowest member, what is done
-    between generations in proportion to the members. Each process gets the memory once.
+    The population of `row` stands for all: its mean and its slowest member; what one process does
+    is in proportion to the members. Each process gets the memory once.
     """
-    mean, slowest = statistics.mean(done.members), max(done.members)
+    mean, slowest = float(row["mean s"]), float(row["slowest s"])
+    agent, experience = (1e6 * float(row[name]) for name in ("agent MB", "experience MB"))
     rounds = MEMBERS / (MACHINES * CORES)
-    through = MEMBERS * (2 * done.agent + done.records)
     return {
         "a member flies, in the mean": rounds * mean,
         "it waits for the slowest": rounds * (slowest - mean),
-        "the memory reaches every process of a machine": CORES * MEMBERS * done.records / BANDWIDTH,
-        "members and experience pass through the main process": through / BANDWIDTH,
-        "the main process works": done.rest * MEMBERS / size,
+        "the memory reaches every process of a machine": CORES * MEMBERS * experience / BANDWIDTH,
+        "members and experience pass through the main process": MEMBERS
+        * (2 * agent + experience)
+        / BANDWIDTH,
+        "the main process works": float(row["rest s"]) * MEMBERS / int(row["members"]),
     }
 
 
+def report(rows):
+    """Both tables of RESULTS.md: what was measured, and what is computed from the last row."""
+    measured = [COLUMNS, ["---"] * len(COLUMNS), *(row.values() for row in rows)]
+    seconds = [(what, f"{value:.0f}") for what, value in computed(rows[-1]).items()]
+    return table(measured), table([("", "s"), ("---", "---"), *seconds])
+
+
+def table(rows):
+    """Rows as a table of Markdown."""
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+
+
 def main():
-    """Print both tables."""
+    """Fly, write `scale.csv`, and print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=SETTINGS.config.evo_steps)
     options = parser.parse_args()
-    heads = ("members", "hyper-parameters", "mean s", "slowest s", "waiting", "rest s")
-    heads += ("agent MB", "experience MB")
-    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
-    for drawn in (False, True):
-        for size in SIZES:
-            done = fly(size, drawn, options.steps)
-            print(describe(size, drawn, done), flush=True)
-    print(f"\n{MEMBERS} members on {MACHINES} machines of {CORES} cores, computed:\n")
-    print("| | s |\n|---|---|")
-    for what, seconds in cluster(done, size).items():
-        print(f"| {what} | {seconds:.0f} |")
+    rows = [fly(size, drawn, options.steps) for drawn in (False, True) for size in SIZES]
+    with (HERE / "scale.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    print(*report(rows), sep="\n\n")
 
 
 if __name__ == "__main__":

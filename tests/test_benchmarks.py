@@ -1,7 +1,9 @@
-"""The protocol of `benchmarks/learning.py`: arms differ in what they say, figures are worked by hand."""
+"""The benchmarks: arms differ in what they say, and what the texts say is what was measured."""
 
+import csv
 import importlib.util
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +16,25 @@ from tinyevo.mutation import RLParameter
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def learning():
-    """`benchmarks/learning.py` as a module."""
-    path = ROOT / "benchmarks" / "learning.py"
-    spec = importlib.util.spec_from_file_location("learning", path)
+def benchmark(name, monkeypatch):
+    """A script of `benchmarks/` as a module."""
+    path = ROOT / "benchmarks" / f"{name}.py"
+    monkeypatch.syspath_prepend(path.parent)  # one imports another
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def learning(monkeypatch):
+    """`benchmarks/learning.py` as a module."""
+    return benchmark("learning", monkeypatch)
+
+
+def words(path):
+    """A text of the repository, its line breaks as blanks."""
+    return " ".join((ROOT / path).read_text().split())
 
 
 def rows(arm, steps, question="G"):
@@ -85,3 +98,30 @@ def test_an_arm_flies_its_steps_and_its_costs_are_counted(learning, arm, tmp_pat
     assert row["updates"] == updates[arm]
     assert row["flights"] > 120
     assert learning.fly_arm("G", arm, 3)["flights"] == row["flights"], "an ended run flies nothing"
+
+
+def test_the_table_of_other_environments_is_what_was_measured(monkeypatch):
+    others = benchmark("others", monkeypatch)
+    rows, results = others.read_rows(), (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    for name in {row["environment"] for row in rows}:
+        assert f"\n\n{others.report(rows, name)}\n\n" in results
+
+
+def test_what_is_said_of_scale_is_what_was_measured_and_what_is_computed_from_it(monkeypatch):
+    scale = benchmark("scale", monkeypatch)
+    with (ROOT / "benchmarks" / "scale.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    results, tutorial = (ROOT / "benchmarks" / "RESULTS.md").read_text(), words("tutorial.md")
+    assert all(f"\n\n{table}\n\n" in results for table in scale.report(rows))
+
+    for whose, pattern in (("the page's", r"(\d+) to (\d+) % of the cores' time"),
+                           ("drawn", r"and (\d+) to (\d+) % if these are drawn")):  # fmt: skip
+        waiting = [int(row["waiting"].strip("%")) for row in rows
+                   if row["hyper-parameters"] == whose]  # fmt: skip
+        assert re.search(pattern, tutorial).groups() == (str(min(waiting)), str(max(waiting)))
+    seconds = list(scale.computed(rows[-1]).values())
+    parts = (*seconds[:3], sum(seconds[3:]))
+    said = (
+        r"(\d+) seconds to fly, (\d+) to wait, (\d+) until the memory is everywhere, and (\d+) in"
+    )
+    assert re.search(said, tutorial).groups() == tuple(f"{part:.0f}" for part in parts)
