@@ -22,13 +22,8 @@ from tasks import BODIES, DERIVE, EXPLAIN, HUNT, PLOT, PREDICT, PROJECT, REFILL,
 from variants import hunted, tasks_of
 
 ROOT = Path(__file__).parent.parent
-COURSE = (
-    "tasks.py",
-    "variants.py",
-    "answers.py",
-    "questions.py",
-    "hunt.py",
-)  # what a student's folder needs
+# What a student's folder needs of the course.
+COURSE = ("tasks.py", "variants.py", "answers.py", "questions.py", "hunt.py")
 IGNORED = (".venv/", "__pycache__/", "*.egg-info/", "runs/", ".pytest_cache/")
 IGNORED += ("course/hunt/planted.json", "course/hunt/bug-*.png")
 LAST = "REFILLS = "  # the last line of tasks.py

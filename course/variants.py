@@ -12,13 +12,14 @@ from tasks import PROJECT, TASKS
 BUGS = 12
 
 
-def rng(student, use):
-    """A `numpy.random.Generator` for one use of chance in a student's variant.
+def plain(student):
+    """A name without what does not count: case, outer blanks, how an accent is encoded."""
+    return unicodedata.normalize("NFC", student.strip().casefold())
 
-    Case, outer blanks and how an accent is encoded do not count.
-    """
-    name = unicodedata.normalize("NFC", student.strip().casefold())
-    digest = hashlib.sha256(f"{name}/{use}".encode()).digest()
+
+def rng(student, use):
+    """A `numpy.random.Generator` for one use of chance in a student's variant."""
+    digest = hashlib.sha256(f"{plain(student)}/{use}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8]))
 
 
