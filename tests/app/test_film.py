@@ -242,7 +242,7 @@ def filmed_run(monkeypatch, *missing):
         yield files[name]
 
     monkeypatch.setattr(film, "find_spec", lambda name: name not in missing and find_spec(name))
-    film_evolution(SimpleNamespace(new_file=new_file, film=lambda: SCENES), "Dots-v0", 5)
+    film_evolution(SimpleNamespace(new_file=new_file, film=lambda: SCENES), "Dots-v0", 5, 1000)
     return {name: file.getvalue() for name, file in files.items()}
 
 
@@ -266,6 +266,14 @@ def test_with_ffmpeg_also_as_an_mp4_of_the_same_pictures_that_plays_as_long(monk
     rate = imageio.immeta(films["evolution.mp4"], extension=".mp4", plugin="FFMPEG")["fps"]
     assert len(video) / rate == pytest.approx(sum(times) / 1000, rel=0.05)
     gc.collect()
+
+
+def test_a_run_is_filmed_with_the_scenes_the_seed_and_the_limit_that_it_has(monkeypatch):
+    calls = []
+    monkeypatch.setattr(film, "record_evolution", lambda *arguments: calls.append(arguments))
+    filmed_run(monkeypatch)
+    ((scenes, env_id, _, seed, limit),) = calls
+    assert (scenes, env_id, seed, limit) == (SCENES, "Dots-v0", 5, 1000)
 
 
 def test_a_gif_that_could_not_be_made_is_not_made_an_mp4_of(monkeypatch):

@@ -157,6 +157,13 @@ def test_only_mutations_of_the_winners_line_are_named(monkeypatch):
     assert {text for text in texts if text != "A"} == {str(2 * number) for number in range(30)}
 
 
+@pytest.mark.parametrize("size, named", [(12, range(12)), (13, [0])])
+def test_in_a_generation_of_many_only_the_winner_is_named(size, named, monkeypatch):
+    history = [row(0, id, None, "none", "none", -id, elite=id == 0) for id in range(size)]
+    texts = {text.get_text() for text in family(history, monkeypatch).texts}
+    assert texts == set(map(str, named))
+
+
 def test_every_kind_of_mutation_has_a_colour_and_a_name_of_its_own(monkeypatch):
     assert set(plots.KINDS) == {*Mutations()._weights(), "elite"}
     colours, names = map(set, zip(*plots.KINDS.values()))

@@ -114,7 +114,8 @@ def _plot_family(figure, history, births, winner):
     The winner's line has ids; the other members have them where there is room.
     """
     ranking = sorted(history, key=lambda row: (row["generation"], -row["fitness"]))
-    size = len(history) // (history[-1]["generation"] + 1)
+    generations = history[-1]["generation"] + 1
+    size = len(history) // generations
     place = {(row["generation"], row["id"]): index % size for index, row in enumerate(ranking)}
 
     def at(row):
@@ -126,7 +127,7 @@ def _plot_family(figure, history, births, winner):
     for pair in births:
         width = 6 if pair[1] in winner else 2
         axes.plot(*zip(*map(at, pair)), **_edge(pair[1]["mutation_kind"]), linewidth=width)
-    is_roomy = size <= 12 and len(history) <= 20 * size  # else ids would cover each other
+    is_roomy = size <= 12 and generations <= 20  # else ids would cover each other
     named = history if is_roomy else winner
     axes.scatter(*zip(*map(at, history)), s=300 if is_roomy else 40, color="0.85", zorder=2)
     ring = {"color": "white", "edgecolors": "black", "linewidths": 3}
