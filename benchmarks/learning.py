@@ -2,8 +2,9 @@
 
 `PROTOCOL.md` beside this file says which questions are asked of which arms, with which seeds, and
 how they are answered; it was written before the runs. An arm is data, in `ARMS`. Each run is kept
-under `benchmarks/runs/` after every generation. `learning.csv` gets a row for each run that ended,
-and `python benchmarks/learning.py --report` prints the tables of RESULTS.md from it alone.
+under `benchmarks/runs/` after every generation. `learning.csv` gets a row for each run that ended.
+From it alone, `python benchmarks/learning.py --report` prints the tables of RESULTS.md and draws
+its pictures.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 
 from tinyevo import checkpoint
+from tinyevo.app.plots import blank_figure
 from tinyevo.app.runs import RunFolder
 from tinyevo.app.workers import worker_pool
 from tinyevo.buffer import ReplayBuffer
@@ -70,6 +72,11 @@ ARMS = {
     "single": Arm(size=1),
     "single, all updates": Arm(size=1, members_counted=4),
 }
+PICTURES = {  # of the share that landed: the arms in each
+    "population": ("evolution", "no mutation", "no selection"),
+    "rivals": ("evolution", "four independent", "single", "single, all updates"),
+}
+COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73")  # after Okabe and Ito, for all eyes
 QUESTIONS = {"G": "from good hyper-parameters", "U": "from unknown ones"}
 COLUMNS = (
     "question",
@@ -343,6 +350,37 @@ def mannwhitney(own, rival):
     return stats.mannwhitneyu([row["final"] for row in own], [row["final"] for row in rival]).pvalue
 
 
+def draw_pictures(rows):
+    """Draw `PICTURES` of each question, 16 to 9: `learning-G-population.png` and so on."""
+    for question in {row["question"] for row in rows}:
+        for name, arms in PICTURES.items():
+            own = {
+                arm: [row for row in rows if (row["question"], row["arm"]) == (question, arm)]
+                for arm in arms
+            }
+            with blank_figure(12.8, 7.2) as figure:
+                draw_survival(figure.subplots(), {arm: rows for arm, rows in own.items() if rows})
+                figure.savefig(HERE / f"learning-{question}-{name}.png", dpi=100)
+
+
+def draw_survival(axes, arms):
+    """The share of each arm's runs that landed, over steps; an arm's name is at its line's end."""
+    ends = []
+    for colour, (name, rows) in zip(COLOURS, arms.items()):
+        steps = sorted(row["steps"] for row in rows if row["landed"])
+        shares = [100 * count / len(rows) for count in range(len(steps) + 1)]
+        x, y = [0, *steps, STEPS], [*shares, shares[-1]]
+        axes.step(x, y, where="post", color=colour, linewidth=4)
+        ends.append((y[-1], name, colour))
+    # Names of lines that end together go below each other.
+    height = 112
+    for share, name, colour in sorted(ends, key=lambda end: -end[0]):
+        height = min(share, height - 6)
+        axes.text(STEPS * 1.01, height, name, color=colour, va="center")
+    axes.set(xlabel="training steps of all members", ylabel="landed, % of the seeds", ylim=(0, 103))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+
+
 def main():
     """Fly what is missing, two runs at a time, and write a row for each as it ends."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -350,7 +388,7 @@ def main():
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
-    parser.add_argument("--report", action="store_true", help="print the tables and fly nothing")
+    parser.add_argument("--report", action="store_true", help="fly nothing")
     args = parser.parse_args()
     rows = read_rows()
     done = {(row["question"], row["arm"], row["seed"]) for row in rows}
@@ -369,6 +407,7 @@ def main():
                 write_rows(rows)
                 print(rows[-1], flush=True)
     print(report(rows))
+    draw_pictures(rows)
 
 
 if __name__ == "__main__":

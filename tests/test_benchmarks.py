@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from common import TINY
 
+from tinyevo.app.plots import blank_figure
 from tinyevo.mutation import RLParameter
 
 ROOT = Path(__file__).parent.parent
@@ -84,6 +85,23 @@ def test_unknown_hyper_parameters_are_log_uniform_and_each_members_own(learning)
     assert np.histogram(logs, 4, (-4, -2))[0] == pytest.approx([250] * 4, rel=0.2)
     assert {type(draw["learn_step"]) for draw in draws} == {int}
     assert draws[0] != draws[1] and draws[0] == learning.draw_hp(space, 0, 0)
+
+
+def test_a_survival_curve_rises_at_each_landing_and_names_do_not_cover_each_other(learning):
+    arms = {
+        "evolution": rows("evolution", [10_000, 20_000]),
+        "single": rows("single", [50_000, None]),
+        "four independent": rows("four independent", [None, 40_000]),
+    }
+    with blank_figure(12.8, 7.2) as figure:
+        axes = figure.subplots()
+        learning.draw_survival(axes, arms)
+    curves = [line.get_xydata().tolist() for line in axes.lines]
+    assert curves[0] == [[0, 0], [10_000, 50], [20_000, 100], [300_000, 100]]
+    assert curves[1] == [[0, 0], [50_000, 50], [300_000, 50]]
+    heights = [text.get_position()[1] for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == ["evolution", "single", "four independent"]
+    assert heights == [100, 50, 44]
 
 
 @pytest.mark.parametrize("arm", ["evolution", "four independent", "single, all updates"])
