@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from common import TINY
@@ -116,6 +117,65 @@ def test_an_arm_flies_its_steps_and_its_costs_are_counted(learning, arm, tmp_pat
     assert row["updates"] == updates[arm]
     assert row["flights"] > 120
     assert learning.fly_arm("G", arm, 3)["flights"] == row["flights"], "an ended run flies nothing"
+
+
+def test_what_a_camera_sees_of_the_lander_is_small_and_recent_and_an_action_holds(monkeypatch):
+    pixels = benchmark("pixels", monkeypatch)
+    lander = gym.make("LunarLanderContinuous-v3")
+    lander.reset(seed=3)
+    with gym.make("LanderPixels-v0") as env:
+        obs, _ = env.reset(seed=3)
+        assert env.observation_space.contains(obs) and obs.shape == (50, 75, 3)
+        assert (obs[..., 0] == obs[..., 2]).all(), "it stood still before"
+        action = np.array([1, 0.7], dtype=np.float32)
+        seen, reward, *_ = env.step(action)
+        assert reward == pytest.approx(sum(lander.step(action)[1] for _ in range(pixels.HELD)))
+        assert (seen[..., :2] == obs[..., 1:]).all() and (seen[..., 2] != obs[..., 2]).any()
+        total, terminated = 0.0, False
+        while not terminated:
+            seen, reward, terminated, *_ = env.step(action)
+            total += reward
+    assert total < -50, "it crashes"
+
+
+@pytest.fixture
+def look(monkeypatch):
+    """A function of (mean fitness, mean confirmed): `peers.Look` looks at such an agent."""
+    peers = benchmark("peers", monkeypatch)
+    looking, flights = peers.Look(0), []
+
+    def look_at(fitness, confirmed, steps=0):
+        def evaluate(policy, env_id, episodes, seed):
+            flights.append((episodes, seed))
+            return np.full(episodes, fitness if episodes == 10 else confirmed)
+
+        monkeypatch.setattr(peers, "evaluate", evaluate)
+        looking(None, steps)
+        return looking
+
+    look_at.flights, look_at.peers = flights, peers
+    return look_at
+
+
+def test_other_programs_are_confirmed_where_they_are_better_than_before_on_fresh_episodes(look):
+    assert look(-100.0, -50.0).best == -50
+    assert look(-60.0, 999.0).best == -50, "not better than what was confirmed: not looked at twice"
+    assert look(-40.0, -70.0).best == -50, "a lucky one does not take the place of a better one"
+    assert [episodes for episodes, _ in look.flights] == [10, 100, 10, 10, 100]
+    assert len({seed for _, seed in look.flights}) == 5
+
+
+def test_a_program_has_landed_at_a_confirmed_mean_of_200(look):
+    look(190.0, 199.0)
+    with pytest.raises(look.peers.Landed):
+        look(201.0, 200.0)
+
+
+def test_a_program_that_does_not_land_has_40_minutes(look, monkeypatch):
+    assert look.peers.MINUTES == 40
+    monkeypatch.setattr(look.peers, "MINUTES", 0)
+    with pytest.raises(look.peers.Landed):
+        look(-300.0, -300.0)
 
 
 def test_the_table_of_other_environments_is_what_was_measured(monkeypatch):
