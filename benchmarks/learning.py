@@ -4,7 +4,7 @@
 how they are answered; it was written before the runs. An arm is data, in `ARMS`. Each run is kept
 under `benchmarks/runs/` after every generation. `learning.csv` gets a row for each run that ended.
 From it alone, `python benchmarks/learning.py --report` prints the tables of RESULTS.md and draws
-its pictures.
+its pictures. Needs the extras `bench` and `plot`.
 """
 
 import argparse
@@ -253,11 +253,7 @@ def report(rows):
     """The tables of RESULTS.md, as text: what each arm needs, and how evolution compares."""
     lines = []
     for question, title in QUESTIONS.items():
-        arms = {}
-        for name in ARMS:
-            own = [row for row in rows if (row["question"], row["arm"]) == (question, name)]
-            if own:
-                arms[name] = own
+        arms = by_arm(rows, question, ARMS)
         if not arms:
             continue
         lines += [f"### {question}: {title}", "", *arm_table(arms)]
@@ -265,6 +261,15 @@ def report(rows):
             lines += ["", *rival_table(arms)]
         lines += [""]
     return "\n".join(lines)
+
+
+def by_arm(rows, question, names):
+    """The rows of each of these arms that has some."""
+    arms = {
+        name: [row for row in rows if (row["question"], row["arm"]) == (question, name)]
+        for name in names
+    }
+    return {name: own for name, own in arms.items() if own}
 
 
 def arm_table(arms):
@@ -354,12 +359,8 @@ def draw_pictures(rows):
     """Draw `PICTURES` of each question, 16 to 9: `learning-G-population.png` and so on."""
     for question in {row["question"] for row in rows}:
         for name, arms in PICTURES.items():
-            own = {
-                arm: [row for row in rows if (row["question"], row["arm"]) == (question, arm)]
-                for arm in arms
-            }
             with blank_figure(12.8, 7.2) as figure:
-                draw_survival(figure.subplots(), {arm: rows for arm, rows in own.items() if rows})
+                draw_survival(figure.subplots(), by_arm(rows, question, arms))
                 figure.savefig(HERE / f"learning-{question}-{name}.png", dpi=100)
 
 
@@ -373,7 +374,7 @@ def draw_survival(axes, arms):
         axes.step(x, y, where="post", color=colour, linewidth=4)
         ends.append((y[-1], name, colour))
     # Names of lines that end together go below each other.
-    height = 112
+    height = math.inf
     for share, name, colour in sorted(ends, key=lambda end: -end[0]):
         height = min(share, height - 6)
         axes.text(STEPS * 1.01, height, name, color=colour, va="center")

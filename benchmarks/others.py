@@ -9,7 +9,6 @@ and what is there is not flown again.
 """
 
 import argparse
-import csv
 import math
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import torch
+from tables import markdown, read_rows, write_rows
 
 from tinyevo.app.runs import Settings
 from tinyevo.app.workers import worker_pool
@@ -134,17 +134,7 @@ def report(rows, name):
     """The table of RESULTS.md for one environment."""
     own = [row for row in rows if row["environment"] == name]
     own.sort(key=lambda row: (row["who"] != OURS, int(row["seed"])))
-    cells = [COLUMNS[1:], ["---"] * len(COLUMNS[1:])]
-    cells += [[str(row[column]) for column in COLUMNS[1:]] for row in own]
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
-
-
-def read_rows():
-    """The rows of `others.csv`; none if it is not there."""
-    if not PATH.exists():
-        return []
-    with PATH.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return markdown(COLUMNS[1:], [[row[column] for column in COLUMNS[1:]] for row in own])
 
 
 def main():
@@ -153,7 +143,7 @@ def main():
     parser.add_argument("names", nargs="+", choices=ZOO)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    rows = read_rows()
+    rows = read_rows(PATH)
     done = {(row["environment"], row["who"], int(row["seed"])) for row in rows}
     tasks = [
         (name, who, seed) for name in options.names for seed in SEEDS for who in (OURS, THEIRS)
@@ -162,10 +152,7 @@ def main():
         futures = [pool.submit(fly, *task) for task in tasks if task not in done]
         for future in futures:
             rows.append(future.result())
-            with PATH.open("w", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+            write_rows(PATH, COLUMNS, rows)
     for name in options.names:
         print(f"\n{name}\n\n{report(rows, name)}")
 

@@ -10,7 +10,6 @@ a row for each, and what is there is not flown again. Needs `stable-baselines3` 
 """
 
 import argparse
-import csv
 import math
 import resource
 import sys
@@ -26,6 +25,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from others import Greedy  # noqa: E402
+from tables import markdown, read_rows, write_rows  # noqa: E402
 
 from tinyevo.app.workers import worker_pool  # noqa: E402
 from tinyevo.buffer import ReplayBuffer  # noqa: E402
@@ -53,7 +53,7 @@ COLUMNS = (
 )
 
 
-class Landed(Exception):
+class Ended(Exception):
     """A run has come to its end: it landed, or its time is up."""
 
 
@@ -66,14 +66,18 @@ class Look:
         self.began = time.perf_counter()
 
     def __call__(self, policy, steps):
-        """Look at a policy after so many steps; raise `Landed` where the run ends."""
-        self.steps, self.policy = steps, policy
+        """Look at a policy after so many steps; raise `Ended` where the run ends."""
         seeds = [self.config.derived_seed(use, self.count) for use in (EVALUATE, CONFIRM)]
         self.count += 1
         if evaluate(policy, ENV, 10, seeds[0]).mean() > self.best:
             self.best = max(self.best, evaluate(policy, ENV, 100, seeds[1]).mean())
+        self.note(policy, steps)
+
+    def note(self, policy, steps):
+        """Note how far the run is; raise `Ended` where it ends."""
+        self.policy, self.steps = policy, steps
         if self.best >= TARGET or time.perf_counter() - self.began > 60 * MINUTES:
-            raise Landed
+            raise Ended
 
 
 def fly_tinyevo(look):
@@ -85,9 +89,8 @@ def fly_tinyevo(look):
     run = Run(population, ReplayBuffer(config.memory_size, *spaces))
 
     def on_generation(run):
-        look.best, look.steps, look.policy = run.best_return, run.steps * size, run.best
-        if time.perf_counter() - look.began > 60 * MINUTES:
-            raise Landed
+        look.best = run.best_return
+        look.note(run.best, run.steps * size)
 
     with worker_pool(2) as pool:
         parts = SETTINGS.tournament, SETTINGS.mutations, config
@@ -249,7 +252,7 @@ def processor():
 def fly(who, seed):
     """A row of the table."""
     look, before = Look(seed), processor()
-    with suppress(Landed):
+    with suppress(Ended):
         PROGRAMS[who](look)
     clock, seconds = time.perf_counter() - look.began, processor() - before
     final = evaluate(look.policy, ENV, 100, look.config.derived_seed(SCORE)).mean()
@@ -258,36 +261,19 @@ def fly(who, seed):
     return dict(zip(COLUMNS, (who, seed, landed, f"{look.steps:,}", *numbers)))
 
 
-def report(rows):
-    """The table of RESULTS.md."""
-    cells = [COLUMNS, ["---"] * len(COLUMNS), *(row.values() for row in rows)]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in cells)
-
-
-def read_rows():
-    """The rows of `peers.csv`; none if it is not there."""
-    if not PATH.exists():
-        return []
-    with PATH.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def main():
     """Fly what is missing, one run after another, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("who", nargs="*", default=list(PROGRAMS), help=", ".join(PROGRAMS))
+    parser.add_argument("--who", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     options = parser.parse_args()
-    rows = read_rows()
+    rows = read_rows(PATH)
     done = {(row["who"], int(row["seed"])) for row in rows}
     for seed in SEEDS:
         for who in options.who:
             if (who, seed) not in done:
                 rows.append(fly(who, seed))
-                with PATH.open("w", newline="") as file:
-                    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                    writer.writeheader()
-                    writer.writerows(rows)
-    print(report(rows))
+                write_rows(PATH, COLUMNS, rows)
+    print(markdown(COLUMNS, [row.values() for row in rows]))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ computed, not measured.
 """
 
 import argparse
-import csv
 import pickle
 import statistics
 import sys
@@ -20,6 +19,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 from learning import draw_hp  # noqa: E402
+from tables import markdown, write_rows  # noqa: E402
 
 from tinyevo.app.runs import run_state  # noqa: E402
 from tinyevo.buffer import ReplayBuffer  # noqa: E402
@@ -101,14 +101,8 @@ def computed(row):
 
 def report(rows):
     """Both tables of RESULTS.md: what was measured, and what is computed from the last row."""
-    measured = [COLUMNS, ["---"] * len(COLUMNS), *(row.values() for row in rows)]
     seconds = [(what, f"{value:.0f}") for what, value in computed(rows[-1]).items()]
-    return table(measured), table([("", "s"), ("---", "---"), *seconds])
-
-
-def table(rows):
-    """Rows as a table of Markdown."""
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+    return markdown(COLUMNS, [row.values() for row in rows]), markdown(("", "s"), seconds)
 
 
 def main():
@@ -117,10 +111,7 @@ def main():
     parser.add_argument("--steps", type=int, default=SETTINGS.config.evo_steps)
     options = parser.parse_args()
     rows = [fly(size, drawn, options.steps) for drawn in (False, True) for size in SIZES]
-    with (HERE / "scale.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(HERE / "scale.csv", COLUMNS, rows)
     print(*report(rows), sep="\n\n")
 
 

@@ -1,0 +1,25 @@
+"""What several benchmarks need: rows in a CSV file, and as a table of Markdown."""
+
+import csv
+
+
+def read_rows(path):
+    """The rows of a CSV file, each a dict of texts; none if it is not there."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(path, columns, rows):
+    """Write rows, each a dict, as a CSV file."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def markdown(columns, rows):
+    """Rows of cells as a table of Markdown."""
+    cells = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in cells)
