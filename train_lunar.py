@@ -31,6 +31,7 @@ SETTINGS = Settings(
         evo_steps=5_000,  # 625 in each environment; a landing takes 200 to 400
         learning_delay=0,
         updates_for="own",  # "everybody" is SEARL's rule: fewer steps, four times the updates
+        draw_hp=False,  # True: each founder draws its own from `hp_space` below
         memory_size=100_000,  # more than a generation of everybody: members learn from each other
         noise="ou",
         noise_mean=0.0,
@@ -59,7 +60,12 @@ SETTINGS = Settings(
         noise_clip=0.5,
         expl_noise=0.3,  # with the often-copied 0.1 and dt 0.01 no seed came near a landing
     ),
-    tournament=TournamentSelection(tournament_size=2, elitism=True, population_size=4),
+    tournament=TournamentSelection(
+        tournament_size=2,
+        elitism=True,
+        population_size=4,
+        judged_by=1,
+    ),
     mutations=Mutations(
         no_mutation=0.4,
         architecture=0.2,
@@ -67,6 +73,7 @@ SETTINGS = Settings(
         parameters=0.2,
         activation=0.2,
         rl_hp=0.2,
+        restart=0.0,  # newcomers: for founders that draw, see settings/unknown.json
         mutation_sd=0.1,
         mutated_share=0.1,
         super_prob=0.05,
@@ -115,6 +122,7 @@ def main(options):
             *spaces,
             settings.hp,
             config.seed,
+            settings.mutations.hp_space if config.draw_hp else {},
             device=options.device,
             **vars(settings.network),
         )

@@ -26,7 +26,7 @@ import torch
 
 from tinyevo import checkpoint
 from tinyevo.app.plots import blank_figure
-from tinyevo.app.runs import RunFolder
+from tinyevo.app.runs import RunFolder, Settings
 from tinyevo.app.workers import worker_pool
 from tinyevo.buffer import ReplayBuffer
 from tinyevo.environment import Guarded, find_spaces
@@ -41,12 +41,15 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 from train_lunar import SETTINGS as PAGE  # noqa: E402
 
-# What the arm "evolution" flies; of its rivals, each differs in what `ARMS` says.
-SETTINGS = replace(
-    PAGE,
-    config=replace(PAGE.config, updates_for="everybody", num_envs=4, evo_steps=2_500),
-    mutations=replace(PAGE.mutations, activation=0),
-)
+# What the arm "evolution" of each question flies; of its rivals, each differs in what `ARMS` says.
+SETTINGS = {
+    "G": replace(
+        PAGE,
+        config=replace(PAGE.config, updates_for="everybody", num_envs=4, evo_steps=2_500),
+        mutations=replace(PAGE.mutations, activation=0),
+    ),
+    "U": Settings.from_json((HERE.parent / "settings" / "unknown.json").read_text()),
+}
 
 STEPS = 300_000  # training steps of all members together
 SEEDS = range(100, 120)  # the settings were chosen on others
@@ -59,15 +62,15 @@ class Arm:
 
     size: int = 4  # members that share a memory
     copies: int = 1  # such runs side by side, of which the first landing counts
-    mutations: Mutations = SETTINGS.mutations
+    mutation: bool = True
     selection: bool = True
     members_counted: int | None = None  # members whose steps pay for updates; None: all there are
 
 
 ARMS = {
     "evolution": Arm(),
-    "no mutation": Arm(mutations=NONE),
-    "no selection": Arm(mutations=NONE, selection=False),
+    "no mutation": Arm(mutation=False),
+    "no selection": Arm(mutation=False, selection=False),
     "four independent": Arm(size=1, copies=4),
     "single": Arm(size=1),
     "single, all updates": Arm(size=1, members_counted=4),
@@ -101,27 +104,16 @@ class NoSelection(TournamentSelection):
         return self.elite(population).clone(), [agent.clone() for agent in population]
 
 
-def draw_hp(space, seed, slot):
-    """A value of every evolvable hyper-parameter, log-uniform over its range.
+def new_run(arm, settings, copy):
+    """The first generation of a run; copy k has the agent that member k of a population is.
 
-    The guess of somebody who knows nothing. The rivals' agents have those of one member each.
+    So the rivals' agents have the hyper-parameters of one member each, drawn or not.
     """
-    rng, values = np.random.default_rng([seed, slot]), {}
-    for name, limits in space.items():
-        value = math.exp(rng.uniform(math.log(limits.min), math.log(limits.max)))
-        values[name] = round(value) if limits.dtype is int else value
-    return values
-
-
-def new_run(question, arm, settings, copy):
-    """The first generation of a run; copy k has the agent that member k of a population is."""
     config = settings.config
     spaces = find_spaces(config.env_id)
+    space = settings.mutations.hp_space if config.draw_hp else {}
     network = vars(settings.network)
-    population = create_population(4, *spaces, settings.hp, config.seed, **network)
-    for agent in population:
-        if question == "U":
-            agent.set_hp(**draw_hp(settings.mutations.hp_space, config.seed, agent.id))
+    population = create_population(4, *spaces, settings.hp, config.seed, space, **network)
     members = population if arm.size == 4 else [population[copy]]
     return Run(members, ReplayBuffer(config.memory_size, *spaces))
 
@@ -170,12 +162,13 @@ def counted(costs):
 def fly_arm(question, name, seed):
     """One run of an arm, from where it was left, to its landing or its last step; its row."""
     torch.set_num_threads(1)
-    arm = ARMS[name]
+    arm, settings = ARMS[name], SETTINGS[question]
     share = STEPS // (arm.size * arm.copies)
-    config = replace(SETTINGS.config, seed=seed, max_steps=share)
-    tournament = NoSelection if not arm.selection else TournamentSelection
-    tournament = tournament(SETTINGS.tournament.tournament_size, True, arm.size)
-    settings = replace(SETTINGS, config=config, mutations=arm.mutations)
+    config = replace(settings.config, seed=seed, max_steps=share)
+    settings = replace(settings, config=config)
+    choose = TournamentSelection if arm.selection else NoSelection
+    tournament = choose(**{**vars(settings.tournament), "population_size": arm.size})
+    mutations = settings.mutations if arm.mutation else NONE
     path = HERE / "runs" / f"{question}-{name.replace(' ', '-').replace(',', '')}-{seed}"
     folders = [RunFolder(path / str(copy)) for copy in range(arm.copies)]
     ledger = path / "costs.json"
@@ -184,8 +177,7 @@ def fly_arm(question, name, seed):
         costs = json.loads(ledger.read_text())
         runs = [folder.load()[0] for folder in folders]
     else:
-        source = replace(settings, mutations=SETTINGS.mutations)
-        runs = [new_run(question, arm, source, copy) for copy in range(arm.copies)]
+        runs = [new_run(arm, settings, copy) for copy in range(arm.copies)]
 
     # Copies take turns, a generation each, so that the first landing ends all of them.
     with counted(costs):
@@ -196,7 +188,7 @@ def fly_arm(question, name, seed):
             for copy in range(arm.copies):
                 costs["clock"] = 0.0
                 meter = Meter(costs, arm.members_counted)
-                runs[copy] = train(runs[copy], tournament, arm.mutations, limit, meter)
+                runs[copy] = train(runs[copy], tournament, mutations, limit, meter)
                 turns.append(costs["clock"])
             costs["clock"] = clock + max(turns)
             for run, folder in zip(runs, folders):

@@ -18,7 +18,6 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-from learning import draw_hp  # noqa: E402
 from tables import markdown, write_rows  # noqa: E402
 
 from tinyevo.app.runs import run_state  # noqa: E402
@@ -50,10 +49,8 @@ def fly(size, drawn, steps, seed=0):
     config = replace(SETTINGS.config, evo_steps=steps, max_steps=steps, seed=seed)
     spaces = find_spaces(config.env_id)
     network = vars(SETTINGS.network)
-    population = create_population(size, *spaces, SETTINGS.hp, seed, **network)
-    if drawn:
-        for agent in population:
-            agent.set_hp(**draw_hp(SETTINGS.mutations.hp_space, seed, agent.id))
+    space = SETTINGS.mutations.hp_space if drawn else {}
+    population = create_population(size, *spaces, SETTINGS.hp, seed, space, **network)
     seconds, sent = [], []
 
     def timed(function, *arguments):

@@ -10,10 +10,9 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
-from common import TINY
+from common import TINY, same
 
 from tinyevo.app.plots import blank_figure
-from tinyevo.mutation import RLParameter
 
 ROOT = Path(__file__).parent.parent
 
@@ -79,13 +78,15 @@ def test_a_report_has_a_table_of_arms_and_a_table_of_rivals(learning):
     assert "| evolution against | " in text and "### U" not in text
 
 
-def test_unknown_hyper_parameters_are_log_uniform_and_each_members_own(learning):
-    space = {"lr_actor": RLParameter(1e-4, 1e-2), "learn_step": RLParameter(1, 16, int)}
-    draws = [learning.draw_hp(space, seed, slot) for seed in range(500) for slot in range(2)]
-    logs = np.log10([draw["lr_actor"] for draw in draws])
-    assert np.histogram(logs, 4, (-4, -2))[0] == pytest.approx([250] * 4, rel=0.2)
-    assert {type(draw["learn_step"]) for draw in draws} == {int}
-    assert draws[0] != draws[1] and draws[0] == learning.draw_hp(space, 0, 0)
+@pytest.mark.parametrize("question", ["G", "U"])
+def test_a_rival_has_the_agent_that_a_member_of_the_population_is(learning, question):
+    settings, arms = learning.SETTINGS[question], learning.ARMS
+    members = learning.new_run(arms["evolution"], settings, 0).population
+    for copy in range(4):
+        (rival,) = learning.new_run(arms["four independent"], settings, copy).population
+        assert same(rival, members[copy])
+    assert len({str(agent.hp) for agent in members}) == {"G": 1, "U": 4}[question]
+    assert learning.new_run(arms["single"], settings, 0).population[0].hp == members[0].hp
 
 
 def test_a_survival_curve_rises_at_each_landing_and_names_do_not_cover_each_other(learning):
@@ -108,7 +109,8 @@ def test_a_survival_curve_rises_at_each_landing_and_names_do_not_cover_each_othe
 @pytest.mark.parametrize("arm", ["evolution", "four independent", "single, all updates"])
 def test_an_arm_flies_its_steps_and_its_costs_are_counted(learning, arm, tmp_path, monkeypatch):
     config = replace(TINY, memory_size=100, updates_for="everybody")
-    monkeypatch.setattr(learning, "SETTINGS", replace(learning.SETTINGS, config=config))
+    settings = replace(learning.SETTINGS["G"], config=config)
+    monkeypatch.setattr(learning, "SETTINGS", {"G": settings})
     monkeypatch.setattr(learning, "STEPS", 120)
     monkeypatch.setattr(learning, "HERE", tmp_path)
     row = learning.fly_arm("G", arm, 3)

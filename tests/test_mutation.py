@@ -18,7 +18,9 @@ HP_SPACE = {
     "batch_size": RLParameter(8, 512, int),
     "learn_step": RLParameter(1, 16, int),
 }
-NEVER = {"no_mutation": 0, "architecture": 0, "parameters": 0, "activation": 0, "rl_hp": 0}
+NEVER = dict.fromkeys(
+    ("no_mutation", "architecture", "parameters", "activation", "rl_hp", "restart"), 0
+)
 SMALL = {"node_bounds": (4, 16), "node_steps": (2, 3)}
 
 
@@ -68,6 +70,18 @@ def assert_fresh(agent, *names):
 
 
 # Hyper-parameters
+
+
+def test_a_founders_number_is_log_uniform_over_its_range():
+    rng = np.random.default_rng(0)
+    for limits in HP_SPACE.values():
+        draws = np.array([limits.draw(rng) for _ in range(4000)])
+        assert {type(limits.draw(rng)) for _ in range(9)} == {limits.dtype}
+        assert draws.min() >= limits.min and draws.max() <= limits.max
+        ends = np.geomspace(limits.min, limits.max, 3)
+        assert (draws <= ends[1]).mean() == pytest.approx(0.5, abs=0.08)
+    with pytest.raises(ValueError, match="a range to draw from is above 0, not 0 to 1"):
+        RLParameter(0, 1).draw(rng)
 
 
 def test_a_number_moves_by_one_of_the_two_factors_equally_often():
@@ -546,6 +560,52 @@ def test_an_activation_mutation_keeps_weights_and_output_activation_in_all_netwo
 
 def test_the_default_choice_is_every_activation_there_is():
     assert Mutations().activations == tuple(ACTIVATIONS)
+
+
+# The restart
+
+
+def test_a_restart_makes_fresh_networks_of_the_same_architecture_and_moves_every_hyper_parameter():
+    agent = learn(make_agent(hidden_size=(6, 4), activation="gelu"))
+    agent.id, agent.parent_id, agent.fitness = 7, 3, [1.0, 2.0]
+    before = agent.clone()
+    mutated(only("restart"), agent)
+    assert agent.mutation_kind == agent.mutation == "restart"
+    assert_whole(agent)
+    assert_fresh(agent, "actor", "critic")
+    for name, network in agent.networks.items():
+        assert network.config == before.networks[name].config
+        for new, old in zip(network.parameters(), before.networks[name].parameters()):
+            assert not (new == old).any()
+        for weight in network.weights:
+            assert weight.abs().max() <= weight.shape[1] ** -0.5, "as drawn at first"
+    for name, limits in HP_SPACE.items():
+        old = getattr(before.hp, name)
+        moved = {limits._moved(old, limits.shrink_factor), limits._moved(old, limits.grow_factor)}
+        assert getattr(agent.hp, name) in moved - {old}
+    assert agent.hp.gamma == before.hp.gamma
+    assert agent.fitness == [] and agent.steps == before.steps and agent.updates == before.updates
+    assert (agent.id, agent.parent_id) == (7, 3)
+    updated(agent)
+
+
+def test_a_restart_draws_from_its_generator_and_from_no_other():
+    first, second, third = (
+        mutated(only("restart"), make_agent(), seed).networks["critic"].state_dict()
+        for seed in (1, 1, 2)
+    )
+    assert flat(first) == flat(second) != flat(third)
+    state = torch.get_rng_state()
+    mutated(only("restart"), make_agent())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_who_is_spared_is_not_mutated_even_where_the_elite_is():
+    for kind in NEVER:
+        agent = make_agent()
+        agent.mutation_kind = agent.mutation = "spared"
+        before = agent.clone()
+        assert same(mutated(only(kind, mutate_elite=True), agent), before)
 
 
 # The draw

@@ -8,6 +8,7 @@ import torch
 from common import ACTIONS, OBSERVATIONS, flat, same
 from gymnasium.spaces import Discrete
 
+from tinyevo.mutation import RLParameter
 from tinyevo.population import create_population, member_row
 from tinyevo.td3 import HyperParams
 
@@ -39,6 +40,21 @@ def test_one_seed_makes_one_population_and_another_seed_another():
     first, second, third = create(seed=1), create(seed=1), create(seed=2)
     assert all(map(same, first, second))
     assert not any(map(same, first, third))
+
+
+def test_founders_may_draw_hyper_parameters_each_its_own():
+    space = {"lr_actor": RLParameter(1e-4, 1e-2), "learn_step": RLParameter(1, 16, int)}
+    drawn, alike = create(3, seed=1, drawn_from=space), create(3, seed=1)
+    for name, limits in space.items():
+        values = [getattr(agent.hp, name) for agent in drawn]
+        assert len(set(values)) == 3 and all(limits.min <= x <= limits.max for x in values)
+        assert all(type(value) is limits.dtype for value in values)
+    assert drawn[0].optimizers["actor"].param_groups[0]["lr"] == drawn[0].hp.lr_actor
+    assert {agent.hp.lr_critic for agent in drawn} == {HyperParams().lr_critic}
+    for one, other in zip(drawn, alike):
+        assert flat(one.state()["networks"]) == flat(other.state()["networks"])
+    assert all(map(same, drawn, create(4, seed=1, drawn_from=space)))
+    assert drawn[0].hp != create(1, seed=2, drawn_from=space)[0].hp
 
 
 def test_a_member_does_not_depend_on_the_size_and_neighbouring_seeds_share_none():

@@ -246,3 +246,52 @@ def test_sizes_that_select_nobody_are_refused_by_name(wrong):
     rule = f"{name} must be a whole number from 1 to 1000, not {value!r}"
     with pytest.raises(ValueError, match=rule):
         TournamentSelection(**wrong)
+
+
+def lineages(*fitnesses):
+    """Members with these lists of fitnesses."""
+    members = stubs(*range(len(fitnesses)))
+    for member, own in zip(members, fitnesses):
+        member.fitness = list(own)
+    return members
+
+
+def test_members_can_be_judged_by_the_mean_of_several_fitnesses():
+    population = lineages([50, 60, 70], [0, 0, 150], [900, 0, 0, 60], [10, 20, 30])
+    selection = TournamentSelection(4, True, 4, judged_by=3)
+    elite, offspring = selection.select(population, np.random.default_rng(0))
+    assert elite.id == 0
+    assert [(child.id, child.parent_id) for child in offspring[1:]] == [(4, 0), (5, 0), (6, 0)]
+    assert selection.elite(population).id == 1, "the fittest of a generation is of that generation"
+
+
+def test_who_has_too_few_fitnesses_to_be_judged_goes_on_and_has_no_children():
+    population = lineages([1, 1, 1], [900], [3, 3, 3], [800, 800])
+    selection = TournamentSelection(4, True, 5, judged_by=3)
+    elite, offspring = selection.select(population, np.random.default_rng(0))
+    assert elite.id == 2
+    marks = [(child.id, child.parent_id, child.mutation) for child in offspring]
+    spared = [(1, None, "spared"), (3, None, "spared")]
+    assert marks == [(2, None, "elite"), *spared, (4, 2, "none"), (5, 2, "none")]
+    assert all(child.mutation_kind == child.mutation for child in offspring)
+    assert offspring[1].fitness == [900]
+
+
+@pytest.mark.parametrize("elitism", [True, False])
+def test_while_nobody_can_be_judged_everybody_goes_on(elitism):
+    selection = TournamentSelection(2, elitism, 4, judged_by=2)
+    population = stubs(1, 4, 3, 2)
+    elite, offspring = selection.select(population, np.random.default_rng(0))
+    assert elite.id == 1
+    assert sorted(child.id for child in offspring) == [0, 1, 2, 3]
+    assert [child.id for child in offspring if child.mutation == "elite"] == [1] * elitism
+
+
+def test_the_spared_that_diverged_are_replaced_and_they_never_fill_more_places_than_there_are():
+    population = lineages([1], [math.nan], [3], [2])
+    selection = TournamentSelection(4, True, 4, judged_by=2)
+    _, offspring = selection.select(population, np.random.default_rng(0))
+    assert [(child.id, child.parent_id) for child in offspring[-1:]] == [(4, 2)]
+    assert {child.id for child in offspring} == {0, 2, 3, 4}
+    few = TournamentSelection(4, True, 2, judged_by=2)
+    assert len(few.select(population, np.random.default_rng(0))[1]) == 2

@@ -896,6 +896,28 @@ def test_a_last_generation_that_is_cut_short_is_not_warned_of_if_the_others_are_
     assert not warned
 
 
+# Newcomers
+
+
+def test_newcomers_are_spared_until_they_are_judged_and_their_run_resumes_to_the_bit():
+    config = replace(TINY, max_steps=180)
+    tournament = TournamentSelection(2, True, 3, judged_by=2)
+    breeding = tournament, replace(MUTATIONS, restart=1e6)
+    whole = train(Run(*setup(config)), *breeding, config)
+    half = train(Run(*setup(config)), *breeding, replace(config, max_steps=90))
+    assert text(train(half, *breeding, config)) == text(whole)
+
+    kinds = {}
+    for row in whole.history:
+        kinds.setdefault(row["id"], []).append(row["mutation_kind"])
+    founders, newcomers = [kinds[id] for id in range(3)], [kinds[id] for id in kinds if id > 2]
+    assert all(own[0] == "none" for own in founders) and newcomers
+    assert all(own[0] == "restart" and own[1:2] in ([], ["spared"]) for own in newcomers)
+    assert all(set(own[2:]) <= {"elite"} for own in newcomers)
+    lives = [len(agent.fitness) for agent in whole.population]
+    assert min(lives) < 3 and all(agent.steps == 180 for agent in whole.population)
+
+
 # What is refused
 
 
@@ -913,6 +935,7 @@ def test_a_last_generation_that_is_cut_short_is_not_warned_of_if_the_others_are_
         ({"memory_size": 0}, "a whole number from 1 to inf, not 0"),
         ({"noise": "pink"}, "'ou' or 'gaussian', not 'pink'"),
         ({"updates_for": "all"}, "'own' or 'everybody', not 'all'"),
+        ({"draw_hp": 1}, "True or False, not 1"),
         ({"noise_mean": 2}, "a number from -1 to 1, not 2"),
         ({"noise_theta": 1.1}, "a number from 0 to 1, not 1.1"),
         ({"noise_dt": "1"}, "a number from 0 to 1, not '1'"),
@@ -931,7 +954,7 @@ def test_a_setting_that_makes_no_sense_is_refused_by_name_with_the_rule(wrong, r
 
 
 def test_every_setting_is_checked():
-    checked = {*RANGES, "noise", "updates_for", "train_episode_steps", "eval_steps"}
+    checked = {*RANGES, "noise", "updates_for", "draw_hp", "train_episode_steps", "eval_steps"}
     checked |= {"max_steps", "evo_steps", "target"}
     assert checked | {"env_id"} == {setting.name for setting in fields(TrainConfig)}
 

@@ -112,6 +112,13 @@ def test_the_first_population_has_the_hyper_parameters_and_the_networks_of_the_p
         assert (agent.hidden_size, agent.activation) == ((7, 5), "elu")
 
 
+def test_founders_draw_the_hyper_parameters_that_evolve_if_the_settings_say_so(other, monkeypatch):
+    drawing = replace(other, config=replace(other.config, draw_hp=True))
+    monkeypatch.setattr(train_lunar, "QUICK", drawing)
+    drawn = {agent.hp.tau for agent in first_run(monkeypatch).population}
+    assert len(drawn) == 3 and all(0.1 <= tau <= 0.3 for tau in drawn)
+
+
 def test_the_first_population_follows_from_the_seed(other, monkeypatch):
     spaces = find_spaces(other.config.env_id)
     for seed in (3, 4):
@@ -168,6 +175,16 @@ def test_the_run_is_saved_before_it_begins_and_each_generation_before_it_is_show
     longer = replace(other, config=replace(other.config, max_steps=72))
     call(monkeypatch, "--resume", "run", "--no-gif", "--workers", "1", "--max-steps", "72")
     assert saved == [(2, longer), (3, longer), "shown 3"], "new settings are kept at once"
+
+
+def test_the_settings_of_who_knows_nothing_differ_from_the_pages_where_it_is_said():
+    folder = Path(train_lunar.__file__).parent / "settings"
+    settings = Settings.from_json((folder / "unknown.json").read_text())
+    different = {name for name, _, _ in settings.differences(train_lunar.SETTINGS)}
+    said = {"draw_hp", "updates_for", "num_envs", "evo_steps", "judged_by", "restart", "activation"}
+    assert different == said | {"hp_space"}
+    _, readme = (folder / "README.md").read_text().split("`unknown.json` is for")
+    assert all(f"`{name}`" in readme for name in said)
 
 
 def test_the_score_and_the_film_are_flown_on_seeds_that_decided_nothing(other, monkeypatch, capsys):

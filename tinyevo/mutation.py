@@ -2,8 +2,11 @@
 
 Every child gets at most one mutation, of a kind drawn by relative weights: none, its architecture,
 the weights of its policy, its activation, or one of its hyper-parameters (SEARL, Franke et al.
-2021, section 4). A kind that cannot apply, such as another activation where only one is allowed, is
-drawn again among the others; `agent.mutation_kind` and `agent.mutation` say what happened.
+2021, section 4). A sixth kind, a restart, makes a newcomer of it: all its hyper-parameters move,
+and fresh networks learn from what everybody has seen. What was learned early, from little
+experience, can keep a network from learning better (Nikishin et al. 2022). A kind that cannot
+apply, such as another activation where only one is allowed, is drawn again among the others;
+`agent.mutation_kind` and `agent.mutation` say what happened.
 
 One rule covers the optimisers and targets: a network that was replaced gets fresh ones (all
 networks after a mutation of the architecture or activation, the policy alone after one of its
@@ -65,6 +68,16 @@ class RLParameter:
         check_range("shrink_factor", self.shrink_factor, 0.001, 0.999)
         check_range("grow_factor", self.grow_factor, 1.001, 1000)
 
+    def draw(self, rng):
+        """A value from this range, log-uniform: the guess of somebody who knows nothing.
+
+        `rng` is a `numpy.random.Generator`. Raises ValueError if the range has 0 or less in it.
+        """
+        if self.min <= 0:
+            raise ValueError(f"a range to draw from is above 0, not {self.min} to {self.max}")
+        value = math.exp(rng.uniform(math.log(self.min), math.log(self.max)))
+        return round(value) if self.dtype is int else value
+
     def mutate(self, value, rng):
         """`value` times one of the factors, within the bounds.
 
@@ -94,6 +107,7 @@ RANGES = {  # of the settings of `Mutations`, both ends included
     "parameters": (0, 1e9),
     "activation": (0, 1e9),
     "rl_hp": (0, 1e9),
+    "restart": (0, 1e9),
     "new_layer_prob": (0, 1),
     "mutation_sd": (0, 1e9),
     "mutated_share": (1e-9, 1),
@@ -108,8 +122,9 @@ class Mutations:
     """Mutates a population, each member by one kind at most.
 
     Args:
-        no_mutation, architecture, parameters, activation, rl_hp: relative weights of the kinds;
-            they need not sum to 1.
+        no_mutation, architecture, parameters, activation, rl_hp, restart: relative weights of the
+            kinds; they need not sum to 1. Newcomers need `TournamentSelection.judged_by` to be
+            spared until they have learned.
         new_layer_prob: probability that a mutation of the architecture adds or removes a layer;
             the others change a layer's width. If the bounds allow none of the one sort, the other
             is used, unless its probability is 0.
@@ -151,6 +166,7 @@ class Mutations:
     super_sd: float = 10.0
     reset_prob: float = 0.05
     activations: tuple = ("relu", "elu", "gelu", "tanh")
+    restart: float = 0.0
 
     def __post_init__(self):
         for name, (low, high) in RANGES.items():
@@ -182,6 +198,7 @@ class Mutations:
             "parameters": self.parameters,
             "activation": self.activation,
             "rl_hp": self.rl_hp,
+            "restart": self.restart,
         }
 
     def mutate(self, population, rng):
@@ -189,8 +206,9 @@ class Mutations:
 
         `rng` is the `numpy.random.Generator` of all draws.
         """
+        unchanged = {"spared"} if self.mutate_elite else {"elite", "spared"}
         for agent in population:
-            if agent.mutation_kind != "elite" or self.mutate_elite:
+            if agent.mutation_kind not in unchanged:
                 agent.mutation_kind, agent.mutation = self._mutate(agent, rng)
         return population
 
@@ -202,6 +220,7 @@ class Mutations:
             "parameters": self._mutate_parameters,
             "activation": self._mutate_activation,
             "rl_hp": self._mutate_hp,
+            "restart": self._restart,
         }
         weights = {kind: weight for kind, weight in self._weights().items() if weight > 0}
         while weights:
@@ -315,6 +334,18 @@ class Mutations:
                 agent.set_hp(**{name: new})
                 return f"{name} {_short(old)} -> {_short(new)}"
         return None
+
+    def _restart(self, agent, rng):
+        """Fresh networks of the same architecture, and every hyper-parameter moved."""
+        old = vars(agent.hp)
+        agent.set_hp(
+            **{name: limits.mutate(old[name], rng) for name, limits in self.hp_space.items()}
+        )
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        networks = agent.networks.items()
+        agent.set_networks(**{name: network.fresh(generator) for name, network in networks})
+        agent.fitness = []
+        return "restart"
 
 
 def _room(size, bounds, n=1):

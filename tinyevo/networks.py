@@ -183,6 +183,10 @@ class EvolvableMLP(nn.Module):
             x = activation(x) if activation else x
         return x if networks > 1 else x[0]
 
+    def fresh(self, generator):
+        """A new network of this configuration, its weights drawn with a `torch.Generator`."""
+        return type(self)(**vars(self.config), generator=generator)
+
     def change_activation(self, name):
         """The same weights behind another hidden activation; the output activation stays.
 

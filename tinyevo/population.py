@@ -6,7 +6,7 @@ Needs: td3.py, networks.py, images.py, checkpoint.py.
 """
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -15,13 +15,20 @@ from tinyevo.td3 import TD3, HyperParams
 
 
 def create_population(
-    population_size, observation_space, action_space, hp=HyperParams(), seed=0, **network
+    population_size,
+    observation_space,
+    action_space,
+    hp=HyperParams(),
+    seed=0,
+    drawn_from=None,
+    **network,
 ):
     """A list of `population_size` agents with the ids 0, 1, ..., alike but for their weights.
 
-    The weights follow from `seed`. `network` is passed on to each `TD3`: `hidden_size`,
-    `activation`, `channels`, `device`. Raises ValueError for a size below 1 and for spaces that TD3
-    cannot handle.
+    The hyper-parameters that `drawn_from` names are not those of `hp`: each agent draws its own
+    from that `RLParameter`. They and the weights follow from `seed`. `network` is passed on to each
+    `TD3`: `hidden_size`, `activation`, `channels`, `device`. Raises ValueError for a size below 1
+    and for spaces that TD3 cannot handle.
     """
     if type(population_size) is not int or population_size < 1:
         raise ValueError(f"a population has at least 1 agent, not {population_size!r}")
@@ -29,7 +36,10 @@ def create_population(
     for slot in range(population_size):
         word = np.random.SeedSequence(seed, spawn_key=(slot,)).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(word))
-        agent = TD3(observation_space, action_space, hp, generator=generator, **network)
+        rng = np.random.default_rng([seed, slot])
+        drawn = {name: limits.draw(rng) for name, limits in (drawn_from or {}).items()}
+        own = replace(hp, **drawn)
+        agent = TD3(observation_space, action_space, own, generator=generator, **network)
         agent.id = slot
         population.append(agent)
     return population

@@ -5,6 +5,9 @@ parent. k sets the pressure: k = 1 is pure chance, and with k as large as the po
 member parents everybody. Only the order of the fitnesses matters, not their size (Goldberg & Deb
 1991), which suits returns of -300 beside +250.
 
+Who is judged by several fitnesses needs time to have them. So a newcomer, which mutation may make
+(`Mutations.restart`), is spared until it has learned for as many generations.
+
 Mirrors the tutorial's section "Tournament selection and mutation".
 Leaves out: crossover; two networks that learned apart do not mix well by averaging.
 Needs: nothing else. An agent here is anything with `fitness`, `is_finite()`, `clone()`, `id`,
@@ -13,10 +16,11 @@ Needs: nothing else. An agent here is anything with `fitness`, `is_finite()`, `c
 
 import math
 from dataclasses import dataclass
+from statistics import fmean
 
 
 def last_fitness(agent):
-    """The fitness of an agent's last generation, by which everything here goes."""
+    """The fitness of an agent's last generation."""
     return agent.fitness[-1]
 
 
@@ -25,15 +29,18 @@ class TournamentSelection:
     """Selection by tournaments of `tournament_size` rivals.
 
     `population_size` is the size of the generation that `select` makes. With `elitism` the best
-    member is carried over into it unchanged. Both sizes are from 1 to 1000, else ValueError.
+    member is carried over into it unchanged. A member is judged by the mean of its last `judged_by`
+    fitnesses; one with fewer is spared: it goes on, and has no children yet. All three numbers are
+    from 1 to 1000, else ValueError.
     """
 
     tournament_size: int = 2
     elitism: bool = True
     population_size: int = 4
+    judged_by: int = 1
 
     def __post_init__(self):
-        for name in ("tournament_size", "population_size"):
+        for name in ("tournament_size", "population_size", "judged_by"):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= 1000:
                 raise ValueError(f"{name} must be a whole number from 1 to 1000, not {value!r}")
@@ -46,22 +53,27 @@ class TournamentSelection:
         return max(self._candidates(population), key=last_fitness)
 
     def select(self, population, rng):
-        """Return (elite, offspring), copies of members, by their last fitness.
+        """Return (elite, offspring), copies of members.
 
-        The elite is the best member. With elitism it is also the first of the offspring, as it was
-        but marked as "elite" in its mutation; every other one is a child of the winner of a
-        tournament and gets the next id that no member has, its parent's id and the mutation
-        "none". `rng` is the `numpy.random.Generator` of the tournaments.
+        The elite is the best of those that are judged. With elitism it is also the first of the
+        offspring, as it was but marked as "elite" in its mutation. Then come the spared, as they
+        were but marked as "spared". Every other one is a child of the winner of a tournament and
+        gets the next id that no member has, its parent's id and the mutation "none". While nobody
+        can be judged, all are spared. `rng` is the `numpy.random.Generator` of the tournaments.
 
         Raises ValueError if `population` is empty or not evaluated yet, and FloatingPointError
         ("all members diverged") if no member has a finite fitness and finite weights.
         """
-        candidates = self._candidates(population)
-        elite = max(candidates, key=last_fitness)
-        offspring = []
-        if self.elitism:
-            offspring.append(elite.clone())
-            offspring[0].mutation_kind = offspring[0].mutation = "elite"
+        sound = self._candidates(population)
+        judged = [agent for agent in sound if len(agent.fitness) >= self.judged_by]
+        candidates = judged or sound
+        elite = max(candidates, key=self._score)
+        going_on = [elite] if self.elitism else []
+        going_on += [agent for agent in sound if agent not in judged and agent not in going_on]
+        offspring = [agent.clone() for agent in going_on[: self.population_size]]
+        for place, agent in enumerate(offspring):
+            mark = "elite" if self.elitism and place == 0 else "spared"
+            agent.mutation_kind = agent.mutation = mark
         first_id = max(agent.id for agent in population) + 1
         for child_id in range(first_id, first_id + self.population_size - len(offspring)):
             parent = self._winner(candidates, rng)
@@ -72,7 +84,7 @@ class TournamentSelection:
         return elite.clone(), offspring
 
     def _candidates(self, population):
-        """The members that can become parents."""
+        """The members that have not diverged."""
         if not population or not all(agent.fitness for agent in population):
             raise ValueError("selection needs agents with a fitness each: evaluate them first")
         sound = [agent for agent in population if math.isfinite(last_fitness(agent))]
@@ -86,4 +98,8 @@ class TournamentSelection:
         """The fittest of `tournament_size` distinct rivals, or of all if there are fewer."""
         size = min(self.tournament_size, len(candidates))
         rivals = rng.choice(len(candidates), size=size, replace=False)
-        return max((candidates[index] for index in rivals), key=last_fitness)
+        return max((candidates[index] for index in rivals), key=self._score)
+
+    def _score(self, agent):
+        """The mean of its last `judged_by` fitnesses, or of all if there are fewer."""
+        return fmean(agent.fitness[-self.judged_by :])

@@ -47,6 +47,7 @@ class TrainConfig:
     evo_steps: int = 5_000  # steps of a member in one generation
     learning_delay: int = 0  # transitions ever added before learning; until then actions are random
     updates_for: str = "own"  # whose steps count towards a member's updates: "own" or "everybody"
+    draw_hp: bool = False  # whether each founder draws the hyper-parameters that evolve
     memory_size: int = 100_000  # transitions that the shared memory holds
     noise: str = "ou"  # exploration: "ou" or "gaussian", of strength `HyperParams.expl_noise`
     noise_mean: float = 0.0
@@ -64,6 +65,8 @@ class TrainConfig:
             raise ValueError(f"noise must be 'ou' or 'gaussian', not {self.noise!r}")
         if self.updates_for not in ("own", "everybody"):
             raise ValueError(f"updates_for must be 'own' or 'everybody', not {self.updates_for!r}")
+        if type(self.draw_hp) is not bool:
+            raise ValueError(f"draw_hp must be True or False, not {self.draw_hp!r}")
         for name in ("train_episode_steps", "eval_steps"):
             limit = getattr(self, name)
             if limit is not None and (type(limit) is not int or limit < 1):

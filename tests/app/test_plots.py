@@ -165,11 +165,12 @@ def test_in_a_generation_of_many_only_the_winner_is_named(size, named, monkeypat
 
 
 def test_every_kind_of_mutation_has_a_colour_and_a_name_of_its_own(monkeypatch):
-    assert set(plots.KINDS) == {*Mutations()._weights(), "elite"}
+    assert set(plots.KINDS) == {*Mutations()._weights(), "elite", "spared"}
     colours, names = map(set, zip(*plots.KINDS.values()))
     assert len(colours) == len(names) == len(plots.KINDS)
     figure = drawn(HISTORY, monkeypatch, "family")
-    assert {text.get_text() for text in figure.legends[0].get_texts()} == names
+    occurring = {plots.KINDS[row["mutation_kind"]][1] for row in HISTORY}
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == occurring < names
 
 
 def seen(colour, matrix):

@@ -16,6 +16,8 @@ KINDS = {  # of mutation: the colour and the name of each; after Okabe and Ito, 
     "parameters": ("#CC79A7", "parameters"),
     "activation": ("#009E73", "activation"),
     "rl_hp": ("#D55E00", "hyper-parameter"),
+    "restart": ("#F0E442", "restart"),
+    "spared": ("#56B4E9", "spared"),
 }
 WINNER = {"color": "black", "linewidth": 4, "zorder": 2, "label": "the winner's line"}
 BIRTH = {"color": "0.75", "linewidth": 1.2, "zorder": 1}
@@ -122,8 +124,10 @@ def _plot_family(figure, history, births, winner):
         return row["generation"], -place[row["generation"], row["id"]]
 
     axes = figure.subplots()
+    occurring = {row["mutation_kind"] for row in history}
     for kind, (_, name) in KINDS.items():
-        axes.plot([], [], **_edge(kind), linewidth=4, label=name)
+        if kind in occurring:
+            axes.plot([], [], **_edge(kind), linewidth=4, label=name)
     for pair in births:
         width = 6 if pair[1] in winner else 2
         axes.plot(*zip(*map(at, pair)), **_edge(pair[1]["mutation_kind"]), linewidth=width)
@@ -136,7 +140,7 @@ def _plot_family(figure, history, births, winner):
         axes.text(*at(row), row["id"], ha="center", va="center", zorder=4, fontsize=14)
     for row in winner:
         x, y = at(row)
-        if row["mutation_kind"] not in ("none", "elite"):
+        if row["mutation_kind"] not in ("none", "elite", "spared"):
             axes.plot([x, x], [y, 0.4], color="0.6", linestyle=":", zorder=0)
             axes.text(x, 0.4, row["mutation"], rotation=25, va="bottom", fontsize=14)
     axes.set(
@@ -147,6 +151,6 @@ def _plot_family(figure, history, births, winner):
 
 
 def _edge(kind):
-    """How an edge of the family tree looks: dashed where the elite was merely carried over."""
-    dashes = (0, (2, 1)) if kind == "elite" else "-"
+    """How an edge of the family tree looks: dashed where a member was merely carried over."""
+    dashes = (0, (2, 1)) if kind in ("elite", "spared") else "-"
     return {"color": KINDS[kind][0], "linestyle": dashes, "zorder": 1}
