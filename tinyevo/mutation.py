@@ -338,9 +338,8 @@ class Mutations:
     def _restart(self, agent, rng):
         """Fresh networks of the same architecture, and every hyper-parameter moved."""
         old = vars(agent.hp)
-        agent.set_hp(
-            **{name: limits.mutate(old[name], rng) for name, limits in self.hp_space.items()}
-        )
+        moved = {name: limits.mutate(old[name], rng) for name, limits in self.hp_space.items()}
+        agent.set_hp(**moved)
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         networks = agent.networks.items()
         agent.set_networks(**{name: network.fresh(generator) for name, network in networks})
