@@ -15,8 +15,8 @@ weights), a new hyper-parameter keeps everything.
 Mirrors the tutorial's section "Tournament selection and mutation".
 Leaves out: crossover, self-adapting mutation rates, and mutation of the noise and the algorithm.
 Needs: nothing else. An agent here is anything with `hp`, `set_hp`, `networks` (a dict with the
-policy under "actor"), `set_networks`, `hidden_size`, `channels`, `activation`, `mutation_kind` and
-`mutation`, whose networks edit themselves as `EvolvableMLP` and `EvolvableCNN` do.
+policy under "actor"), `set_networks`, `hidden_size`, `channels`, `activation`, `fitness`,
+`mutation_kind` and `mutation`, whose networks edit themselves as `EvolvableMLP` and `EvolvableCNN`.
 """
 
 import copy

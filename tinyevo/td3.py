@@ -130,10 +130,10 @@ class TD3:
         hidden_size, activation: of the hidden layers, alike in all networks.
         channels: of the encoder's layers, alike in all networks; () for vectors.
         id, parent_id: of this agent and of its parent (None in the first generation).
-        mutation_kind: what set it apart from its parent: "none", "elite", "architecture",
-            "parameters", "activation" or "rl_hp".
+        mutation_kind: what set it apart from its parent: "none", "architecture", "parameters",
+            "activation", "rl_hp" or "restart"; or that it went on: "elite" or "spared".
         mutation: the same in words, with old and new value.
-        fitness: one mean evaluation return per generation of its lineage.
+        fitness: one mean evaluation return per generation of its lineage since the last restart.
         train_return: mean return of the training episodes that ended in its last generation; NaN
             if none did.
         steps, updates: environment steps and gradient steps of its lineage.
