@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 
-def last_fitness(agent):
-    """The fitness of an agent's last generation."""
-    return agent.fitness[-1]
+def mean_fitness(agent, generations=1):
+    """The mean of an agent's fitnesses in its last generations, or in all if there are fewer."""
+    return fmean(agent.fitness[-generations:])
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class TournamentSelection:
                 raise ValueError(f"{name} must be a whole number from 1 to 1000, not {value!r}")
 
     def elite(self, population):
-        """The fittest member itself, of those with finite weights and fitness.
+        """The fittest member itself, by its last fitness, of those with finite weights and fitness.
 
         Raises as `select` does.
         """
-        return max(self._candidates(population), key=last_fitness)
+        return max(self._candidates(population), key=mean_fitness)
 
     def select(self, population, rng):
         """Return (elite, offspring), copies of members.
@@ -87,7 +87,7 @@ class TournamentSelection:
         """The members that have not diverged."""
         if not population or not all(agent.fitness for agent in population):
             raise ValueError("selection needs agents with a fitness each: evaluate them first")
-        sound = [agent for agent in population if math.isfinite(last_fitness(agent))]
+        sound = [agent for agent in population if math.isfinite(mean_fitness(agent))]
         sound = [agent for agent in sound if agent.is_finite()]
         if not sound:
             what = "all members diverged: none has finite weights and fitness"
@@ -101,5 +101,5 @@ class TournamentSelection:
         return max((candidates[index] for index in rivals), key=self._score)
 
     def _score(self, agent):
-        """The mean of its last `judged_by` fitnesses, or of all if there are fewer."""
-        return fmean(agent.fitness[-self.judged_by :])
+        """By what an agent is judged."""
+        return mean_fitness(agent, self.judged_by)
