@@ -60,12 +60,7 @@ SETTINGS = Settings(
         noise_clip=0.5,
         expl_noise=0.3,  # with the often-copied 0.1 and dt 0.01 no seed came near a landing
     ),
-    tournament=TournamentSelection(
-        tournament_size=2,
-        elitism=True,
-        population_size=4,
-        judged_by=1,
-    ),
+    tournament=TournamentSelection(tournament_size=2, elitism=True, population_size=4, judged_by=1),
     mutations=Mutations(
         no_mutation=0.4,
         architecture=0.2,
