@@ -179,7 +179,7 @@ class Mutations:
             bounds = getattr(self, name)
             if len(bounds) != 2 or bounds[0] > bounds[1]:
                 raise ValueError(f"{name} must be (fewest, most), not {bounds}")
-        if not any(self._weights().values()):
+        if not any(weight for weight, _ in self._kinds().values()):
             raise ValueError("the weights of all kinds of mutation are 0: raise one of them")
         if not isinstance(self.activations, (tuple, list)):
             raise ValueError(f"activations must be a tuple of names, not {self.activations!r}")
@@ -190,15 +190,15 @@ class Mutations:
             if not isinstance(limits, RLParameter):
                 raise ValueError(f"hp_space[{name!r}] must be an RLParameter, not {limits!r}")
 
-    def _weights(self):
-        """The relative weight of each kind, by name."""
+    def _kinds(self):
+        """Each kind of mutation by name: its relative weight, and what it does to an agent."""
         return {
-            "none": self.no_mutation,
-            "architecture": self.architecture,
-            "parameters": self.parameters,
-            "activation": self.activation,
-            "rl_hp": self.rl_hp,
-            "restart": self.restart,
+            "none": (self.no_mutation, lambda agent, rng: "none"),
+            "architecture": (self.architecture, self._mutate_architecture),
+            "parameters": (self.parameters, self._mutate_parameters),
+            "activation": (self.activation, self._mutate_activation),
+            "rl_hp": (self.rl_hp, self._mutate_hp),
+            "restart": (self.restart, self._restart),
         }
 
     def mutate(self, population, rng):
@@ -214,23 +214,15 @@ class Mutations:
 
     def _mutate(self, agent, rng):
         """Draw kinds until one applies; returns its name, and in words what it did."""
-        operators = {
-            "none": lambda agent, rng: "none",
-            "architecture": self._mutate_architecture,
-            "parameters": self._mutate_parameters,
-            "activation": self._mutate_activation,
-            "rl_hp": self._mutate_hp,
-            "restart": self._restart,
-        }
-        weights = {kind: weight for kind, weight in self._weights().items() if weight > 0}
-        while weights:
-            kinds, total = list(weights), sum(weights.values())
-            shares = [weight / total for weight in weights.values()]
-            kind = kinds[rng.choice(len(kinds), p=shares)]
-            what = operators[kind](agent, rng)
+        kinds = {kind: pair for kind, pair in self._kinds().items() if pair[0] > 0}
+        while kinds:
+            weights = [weight for weight, _ in kinds.values()]
+            shares = [weight / sum(weights) for weight in weights]
+            kind = list(kinds)[rng.choice(len(kinds), p=shares)]
+            _, operator = kinds.pop(kind)
+            what = operator(agent, rng)
             if what:
                 return kind, what
-            del weights[kind]
         return "none", "none"
 
     def _mutate_architecture(self, agent, rng):
