@@ -396,9 +396,10 @@ def main():
         with worker_pool(args.workers) as pool:  # whose workers end with this process
             futures = [pool.submit(fly_arm, *task) for task in tasks]
             for future in as_completed(futures):
-                rows.append(future.result())
+                row = future.result()
+                rows.append(row)
                 write_rows(rows)
-                print(rows[-1], flush=True)
+                print(row, flush=True)
     print(report(rows))
     draw_pictures(rows)
 
