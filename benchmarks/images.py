@@ -30,6 +30,7 @@ CONFIG = TrainConfig(
     num_envs=8,
     max_steps=20_000,
     evo_steps=1_000,
+    updates_for="own",
     eval_episodes=100,
     target=-0.02,
 )
@@ -51,7 +52,7 @@ def evolve(seed, say=print):
         say(f"{run.steps:6d} steps each {seconds:6.1f} s  {fitness}  best {run.best_return:.3f}")
 
     # Half of the mutations would be of hyper-parameters whose ranges are the lander's.
-    mutations = replace(SETTINGS.mutations, channel_steps=(2, 4))
+    mutations = replace(SETTINGS.mutations, activation=0.2, channel_steps=(2, 4))
     return train(run, SETTINGS.tournament, mutations, config, on_generation=on_generation)
 
 

@@ -43,11 +43,7 @@ from train_lunar import SETTINGS as PAGE  # noqa: E402
 
 # What the arm "evolution" of each question flies; of its rivals, each differs in what `ARMS` says.
 SETTINGS = {
-    "G": replace(
-        PAGE,
-        config=replace(PAGE.config, updates_for="everybody", num_envs=4, evo_steps=2_500),
-        mutations=replace(PAGE.mutations, activation=0),
-    ),
+    "G": PAGE,
     "U": Settings.from_json((HERE.parent / "settings" / "unknown.json").read_text()),
 }
 

@@ -45,7 +45,13 @@ ENV = "LunarLanderContinuous-v3"
 # One update per step, as the peers are set up.
 HP = HyperParams(lr_actor=1e-3, lr_critic=1e-3, batch_size=128, learn_step=1, tau=0.005)
 CONFIG = TrainConfig(
-    env_id=ENV, evo_steps=1600, max_steps=1600, train_episode_steps=200, confirm_episodes=1
+    env_id=ENV,
+    num_envs=8,
+    evo_steps=1600,
+    max_steps=1600,
+    updates_for="own",
+    train_episode_steps=200,
+    confirm_episodes=1,
 )
 NO_MUTATION = Mutations(no_mutation=1, architecture=0, parameters=0, activation=0, rl_hp=0)
 ROUNDS = 5

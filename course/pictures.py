@@ -28,11 +28,11 @@ from tinyevo.tournament import TournamentSelection  # noqa: E402
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999"
 PALE = "#E8F1F8"
-RECORDED = ROOT / "tests" / "recorded" / "history.csv"
+HISTORY = ROOT / "benchmarks" / "history-0.1.0.csv"
 MEASURED = ROOT / "benchmarks" / "learning-0.1.0.csv"
 ARMS = {  # that are drawn: by their name in the file, the one in the tutorial, and where it stands
     "a single TD3": ("a single TD3", (24, 0.68)),
-    "default": ("the script: a population of four", (185, 0.51)),
+    "default": ("the script of then:\na population of four", (185, 0.51)),
     "no mutation": ("a population of four,\nno mutation", (96, 0.7)),
     "original exploration": ("the often-copied exploration", (130, 0.045)),
 }
@@ -329,13 +329,14 @@ def changes_by_kind(history):
     return changes
 
 
-def mutation_effects(figure, histories=(RECORDED,)):
+def mutation_effects(figure, histories=(HISTORY,)):
     """What a mutation does to fitness, by its kind."""
     changes = {kind: [] for kind in KINDS}
     for path in histories:
         for kind, values in changes_by_kind(read(path)).items():
             changes[kind] += values
-    whose = "the recorded run of the tutorial" if RECORDED in histories else "the runs given"
+    changes = {kind: values for kind, values in changes.items() if values}
+    whose = "a run of version 0.1.0, seed 0" if HISTORY in histories else "the runs given"
     axes, rng = figure.subplots(), np.random.default_rng(0)
     axes.axhline(0, color="black", linewidth=1.5)
     for place, (kind, values) in enumerate(changes.items()):
@@ -347,12 +348,13 @@ def mutation_effects(figure, histories=(RECORDED,)):
     names = [
         f"{name.replace('-', '-' + chr(10))}\n({len(changes[kind])})"
         for kind, (_, name) in KINDS.items()
+        if kind in changes
     ]
-    axes.set_xticks(range(len(KINDS)), names, size=17)
+    axes.set_xticks(range(len(changes)), names, size=17)
     axes.set(
         xlabel="what mutated (number of children)",
         ylabel="change of fitness",
-        xlim=(-0.5, len(KINDS) - 0.5),
+        xlim=(-0.5, len(changes) - 0.5),
     )
     axes.set_title(
         "A child's fitness minus its parent's, one generation before\n"
@@ -469,7 +471,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument(
-        "--histories", nargs="+", type=Path, default=[RECORDED], help="history.csv of runs"
+        "--histories", nargs="+", type=Path, default=[HISTORY], help="history.csv of runs"
     )
     parser.add_argument(
         "--measured", type=Path, default=MEASURED, help="a table of benchmarks/learning.py"

@@ -34,6 +34,7 @@ def settings():
         "num_envs": 4,
         "max_steps": 10_000,
         "evo_steps": 1_000,
+        "updates_for": "own",
         "noise": "gaussian",
         "train_episode_steps": 100,
         "eval_episodes": 10,

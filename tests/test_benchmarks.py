@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import math
 import re
+import statistics
 from dataclasses import replace
 from pathlib import Path
 
@@ -205,3 +206,19 @@ def test_what_is_said_of_scale_is_what_was_measured_and_what_is_computed_from_it
         r"(\d+) seconds to fly, (\d+) to wait, (\d+) until the memory is everywhere, and (\d+) in"
     )
     assert re.search(said, tutorial).groups() == tuple(f"{part:.0f}" for part in parts)
+
+
+def test_what_version_0_1_0_needed_is_told_as_it_was_measured():
+    landings = {}
+    with (ROOT / "benchmarks" / "learning-0.1.0.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            steps = landings.setdefault(row["arm"], [math.inf] * 5)
+            if float(row["confirmed"] or "-inf") >= 200:
+                steps[int(row["seed"])] = min(steps[int(row["seed"])], int(row["steps"]))
+    measured = []
+    for steps in landings.values():
+        texts = ["-" if math.isinf(n) else f"{n:,}" for n in (statistics.median(steps), *steps)]
+        measured.append([f"{5 - steps.count(math.inf)} of 5", *texts])
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    told = re.findall(r"^\| .+ \| (\d of 5) \| (.*) \|$", results, re.M)
+    assert sorted([landed, *rest.split(" | ")] for landed, rest in told) == sorted(measured)

@@ -53,7 +53,7 @@ def test_a_typo_in_the_settings_of_quick_is_an_error():
     assert train_lunar.QUICK != train_lunar.SETTINGS
     changed = {name for name, _, _ in train_lunar.SETTINGS.differences(train_lunar.QUICK)}
     lengths = {"max_steps", "evo_steps", "train_episode_steps", "eval_steps", "confirm_episodes"}
-    assert changed == {*lengths, "num_envs", "memory_size", "batch_size"}
+    assert changed == {*lengths, "updates_for", "memory_size", "batch_size"}
 
 
 # The wiring, in a run of a second
@@ -181,7 +181,7 @@ def test_the_settings_of_who_knows_nothing_differ_from_the_pages_where_it_is_sai
     folder = Path(train_lunar.__file__).parent / "settings"
     settings = Settings.from_json((folder / "unknown.json").read_text())
     different = {name for name, _, _ in settings.differences(train_lunar.SETTINGS)}
-    said = {"draw_hp", "updates_for", "num_envs", "evo_steps", "judged_by", "restart", "activation"}
+    said = {"draw_hp", "judged_by", "restart"}
     assert different == said | {"hp_space"}
     _, readme = (folder / "README.md").read_text().split("`unknown.json` is for")
     assert all(f"`{name}`" in readme for name in said)

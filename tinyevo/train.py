@@ -42,11 +42,11 @@ class TrainConfig:
 
     env_id: str = "LunarLanderContinuous-v3"
     seed: int = 0  # all randomness of the run follows from it
-    num_envs: int = 8  # environments that a member flies side by side
+    num_envs: int = 4  # environments that a member flies side by side
     max_steps: int = 1_000_000  # steps of a member in all
-    evo_steps: int = 5_000  # steps of a member in one generation
+    evo_steps: int = 2_500  # steps of a member in one generation
     learning_delay: int = 0  # transitions ever added before learning; until then actions are random
-    updates_for: str = "own"  # whose steps count towards a member's updates: "own" or "everybody"
+    updates_for: str = "everybody"  # whose steps pay for a member's updates: "own" is TD3's rule
     draw_hp: bool = False  # whether each founder draws the hyper-parameters that evolve
     memory_size: int = 100_000  # transitions that the shared memory holds
     noise: str = "ou"  # exploration: "ou" or "gaussian", of strength `HyperParams.expl_noise`

@@ -63,8 +63,8 @@ COMMAND_LINES = [
     (["--seed", "nan"], "seed must be"),
     (["--seed", "inf"], "seed must be"),
     (["--seed", ""], "--seed"),
-    (["--max-steps", "0"], "max_steps must be a whole number from 8 to inf, not 0"),
-    (["--max-steps", "7"], "max_steps must be a whole number from 8 to inf, not 7"),
+    (["--max-steps", "0"], "max_steps must be a whole number from 4 to inf, not 0"),
+    (["--max-steps", "3"], "max_steps must be a whole number from 4 to inf, not 3"),
     (["--max-steps=-1e6"], "max_steps"),
     (["--max-steps", "8.5"], "max_steps"),
     (["--max-steps", "many"], "--max-steps"),
@@ -72,7 +72,7 @@ COMMAND_LINES = [
     (["--max-steps", "inf"], "max_steps"),
     (["--max-steps", "1e999"], "max_steps"),
     (["--max-steps", ""], "--max-steps"),
-    (["--evo-steps", "0"], "evo_steps must be a whole number from 8 to inf, not 0"),
+    (["--evo-steps", "0"], "evo_steps must be a whole number from 4 to inf, not 0"),
     (["--evo-steps", "-8"], "evo_steps"),
     (["--evo-steps", "0.5"], "evo_steps"),
     (["--evo-steps", "nan"], "evo_steps"),
@@ -212,7 +212,7 @@ def test_help_shows_every_flag_and_its_default(monkeypatch, capsys):
     assert set(re.findall(r"--([\w-]+)", text)) == {*FLAGS, "help"}
     for flag in FLAGS:
         assert re.search(rf"--{flag}\b[^-]*?\(default:", text, re.S), flag
-    assert "num_envs 4, max_steps 2400, evo_steps 800, memory_size 10000" in " ".join(text.split())
+    assert "max_steps 2400, evo_steps 800, updates_for own, memory_size 10000" in " ".join(text.split())
 
 
 @pytest.fixture(autouse=True)

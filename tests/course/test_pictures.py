@@ -35,7 +35,7 @@ def test_few_children_have_no_median():
     figure = Figure()
     pictures.mutation_effects(figure)
     bars = [item for item in figure.axes[0].collections if isinstance(item, LineCollection)]
-    many = [kind for kind, values in pictures.changes_by_kind(pictures.read(pictures.RECORDED)).items()
+    many = [kind for kind, values in pictures.changes_by_kind(pictures.read(pictures.HISTORY)).items()
             if len(values) >= 5]  # fmt: skip
     assert len(bars) == len(many) == 2
 
