@@ -73,10 +73,19 @@ def test_steps_are_compared_by_a_log_rank_test_in_which_other_runs_are_censored(
     assert learning.logrank(own, own) == pytest.approx(1)
 
 
-def test_a_report_has_a_table_of_arms_and_a_table_of_rivals(learning):
-    text = learning.report(rows("evolution", [1, 2, 3]) + rows("single", [7, 8, None]))
+def test_a_report_has_a_table_of_arms_and_a_table_of_rivals(learning, monkeypatch):
+    own, rival = rows("evolution", [1, 2, 3]), rows("single", [7, 8, None])
+    text = learning.report(own + rival)
     assert text.count("| evolution | 3 of 3 |") == 1 and text.count("| single | 2 of 3 |") == 1
+    assert "| evolution against | " not in text, "not all seeds have flown"
+    monkeypatch.setattr(learning, "SEEDS", range(3))
+    text = learning.report(own + rival)
     assert "| evolution against | " in text and "### U" not in text
+
+
+def test_the_tables_of_whether_evolution_pays_are_what_was_measured(learning):
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    assert f"\n\n{learning.report(learning.read_rows())}\n" in results
 
 
 @pytest.mark.parametrize("question", ["G", "U"])

@@ -212,7 +212,8 @@ def test_help_shows_every_flag_and_its_default(monkeypatch, capsys):
     assert set(re.findall(r"--([\w-]+)", text)) == {*FLAGS, "help"}
     for flag in FLAGS:
         assert re.search(rf"--{flag}\b[^-]*?\(default:", text, re.S), flag
-    assert "max_steps 2400, evo_steps 800, updates_for own, memory_size 10000" in " ".join(text.split())
+    quick = "max_steps 2400, evo_steps 800, updates_for own, memory_size 10000"
+    assert quick in " ".join(text.split())
 
 
 @pytest.fixture(autouse=True)
