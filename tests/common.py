@@ -24,6 +24,7 @@ TINY = TrainConfig(
     num_envs=3,
     max_steps=90,
     evo_steps=30,
+    updates_for="own",
     memory_size=1000,
     eval_episodes=2,
     confirm_episodes=3,

@@ -606,8 +606,7 @@ def test_members_learn_from_what_the_others_experienced(monkeypatch):
         return original(memory, *arguments)
 
     monkeypatch.setattr(ReplayBuffer, "sample", spy)
-    config = replace(TINY, max_steps=60, updates_for="own")
-    run(config, mutations=replace(MUTATIONS, rl_hp=0))
+    run(replace(TINY, max_steps=60), mutations=replace(MUTATIONS, rl_hp=0))
     assert max(sizes[:90]) == 30 and min(sizes[90:]) == 93 and max(sizes) == 120
 
 

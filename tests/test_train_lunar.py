@@ -255,7 +255,7 @@ def test_the_number_of_workers_does_not_change_a_bit(other, here, monkeypatch):
 # The script, as a user runs it
 
 
-FEWER = {"num_envs": 2, "max_steps": 1200, "evo_steps": 400}  # so that it takes 15 seconds
+FEWER = {"num_envs": 1, "max_steps": 600, "evo_steps": 200}  # so that it takes 10 seconds
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +279,7 @@ def test_quick_has_three_generations_with_learning_and_mutations(quick):
     folder, _ = quick
     rows = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
     assert [int(row["generation"]) for row in rows] == [0] * 4 + [1] * 4 + [2] * 4
-    assert {row["steps"] for row in rows[-4:]} == {"1200"}
+    assert {row["steps"] for row in rows[-4:]} == {"600"}
     assert any(row["mutation_kind"] not in ("none", "elite") for row in rows)
     assert sum(row["elite"] == "True" for row in rows) == 3
     assert TD3.load_checkpoint(folder / "elite.pt").updates >= 200
