@@ -132,16 +132,17 @@ def worker_pool(count):
         count, mp_context=context, initializer=_start_worker, initargs=(flown,)
     )
     pool.flown = flown
-    writer = pool._result_queue._writer
+    results, tasks = pool._result_queue._writer, pool._call_queue._reader
     try:
         with signals_deferred():
             for _ in range(count):
                 pool.submit(int)
         yield pool
     finally:
-        writer.close()  # the workers' end alone stays open: half a result ends with its sender
+        results.close()  # the workers' end alone stays open: half a result ends with its sender
         for worker in list((pool._processes or {}).values()):
             worker.kill()
+        tasks.close()  # or Python before 3.11.5 waits for somebody to read the rest of a task
         pool.shutdown(cancel_futures=True)
 
 
