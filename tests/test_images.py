@@ -395,6 +395,7 @@ def test_the_row_of_a_member_that_sees_has_its_channels():
     assert member_row(agent)["channels"] == "4x6"
 
 
+@pytest.mark.slow
 def test_a_population_that_sees_evolves_and_the_same_seed_gives_the_same_run():
     config = TINY.__class__(**{**vars(TINY), "env_id": SPOT, "max_steps": 60})
     runs = [run(config, mutations=MUTATIONS) for _ in range(2)]

@@ -258,6 +258,7 @@ if __name__ == "__main__":
 
 
 @needs_proc
+@pytest.mark.slow
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     (tmp_path / "parent.py").write_text(PARENT)
     command = [sys.executable, "parent.py"]
