@@ -142,7 +142,8 @@ def worker_pool(count):
         results.close()  # the workers' end alone stays open: half a result ends with its sender
         for worker in list((pool._processes or {}).values()):
             worker.kill()
-        tasks.close()  # or Python before 3.11.5 waits for somebody to read the rest of a task
+        if sys.version_info < (3, 11, 5):  # later ones close it themselves
+            tasks.close()  # or they wait for somebody to read the rest of a task
         pool.shutdown(cancel_futures=True)
 
 
