@@ -346,9 +346,8 @@ def mutation_effects(figure, histories=(HISTORY,)):
         if len(values) >= 5:  # the median of fewer tells nothing
             axes.hlines(np.median(values), place - 0.3, place + 0.3, color="black", linewidth=5)
     names = [
-        f"{name.replace('-', '-' + chr(10))}\n({len(changes[kind])})"
-        for kind, (_, name) in KINDS.items()
-        if kind in changes
+        f"{KINDS[kind][1].replace('-', '-' + chr(10))}\n({len(values)})"
+        for kind, values in changes.items()
     ]
     axes.set_xticks(range(len(changes)), names, size=17)
     axes.set(

@@ -179,7 +179,7 @@ class Mutations:
             bounds = getattr(self, name)
             if len(bounds) != 2 or bounds[0] > bounds[1]:
                 raise ValueError(f"{name} must be (fewest, most), not {bounds}")
-        if not any(weight for weight, _ in self._kinds().values()):
+        if not any(weight for _, weight, _ in self._kinds()):
             raise ValueError("the weights of all kinds of mutation are 0: raise one of them")
         if not isinstance(self.activations, (tuple, list)):
             raise ValueError(f"activations must be a tuple of names, not {self.activations!r}")
@@ -191,15 +191,15 @@ class Mutations:
                 raise ValueError(f"hp_space[{name!r}] must be an RLParameter, not {limits!r}")
 
     def _kinds(self):
-        """Each kind of mutation by name: its relative weight, and what it does to an agent."""
-        return {
-            "none": (self.no_mutation, lambda agent, rng: "none"),
-            "architecture": (self.architecture, self._mutate_architecture),
-            "parameters": (self.parameters, self._mutate_parameters),
-            "activation": (self.activation, self._mutate_activation),
-            "rl_hp": (self.rl_hp, self._mutate_hp),
-            "restart": (self.restart, self._restart),
-        }
+        """Each kind of mutation: its name, its relative weight, and what it does to an agent."""
+        return [
+            ("none", self.no_mutation, lambda agent, rng: "none"),
+            ("architecture", self.architecture, self._mutate_architecture),
+            ("parameters", self.parameters, self._mutate_parameters),
+            ("activation", self.activation, self._mutate_activation),
+            ("rl_hp", self.rl_hp, self._mutate_hp),
+            ("restart", self.restart, self._restart),
+        ]
 
     def mutate(self, population, rng):
         """Mutate the agents of `population` in place, and return them.
@@ -214,12 +214,11 @@ class Mutations:
 
     def _mutate(self, agent, rng):
         """Draw kinds until one applies; returns its name, and in words what it did."""
-        kinds = {kind: pair for kind, pair in self._kinds().items() if pair[0] > 0}
-        while kinds:
-            weights = [weight for weight, _ in kinds.values()]
+        kinds = self._kinds()
+        while any(weight for _, weight, _ in kinds):
+            weights = [weight for _, weight, _ in kinds]
             shares = [weight / sum(weights) for weight in weights]
-            kind = list(kinds)[rng.choice(len(kinds), p=shares)]
-            _, operator = kinds.pop(kind)
+            kind, _, operator = kinds.pop(rng.choice(len(kinds), p=shares))
             what = operator(agent, rng)
             if what:
                 return kind, what

@@ -142,8 +142,9 @@ def worker_pool(count):
         results.close()  # the workers' end alone stays open: half a result ends with its sender
         for worker in list((pool._processes or {}).values()):
             worker.kill()
-        if sys.version_info < (3, 11, 5):  # later ones close it themselves
-            tasks.close()  # or they wait for somebody to read the rest of a task
+        # Python waits until a half-sent task is read to its end; since 3.11.5 it closes this end.
+        if sys.version_info < (3, 11, 5):
+            tasks.close()
         pool.shutdown(cancel_futures=True)
 
 
