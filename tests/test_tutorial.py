@@ -26,10 +26,8 @@ import csv
 import functools
 import importlib
 import io
-import math
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -312,42 +310,6 @@ def drawn_tree(text):
     return own, set(re.findall(r'(\d+) -- "(.*)" --> (\d+)', plain)), fitness
 
 
-ARMS = {  # of `benchmarks/learning-0.1.0.csv`, as the tutorial calls them
-    "default": "the script of then: a population of four",
-    "no mutation": "a population of four, no mutation",
-    "a single TD3": "a single TD3",
-    "a single TD3, a quarter of the updates": "a single TD3, a quarter of the updates (`learn_step` 8)",
-    "memory of 10,000": "a memory of 10,000",
-    "original exploration": "the often-copied exploration (sigma 0.1, `dt` 0.01)",
-    "Gaussian exploration": "Gaussian exploration, as strong as the script's (sigma 0.57)",
-    "bad numbers": "from bad hyper-parameters: a population of four",
-    "bad numbers, no mutation": "from bad hyper-parameters: a population of four, no mutation",
-    "bad numbers, factors of 2": "from bad hyper-parameters: a population of four, they change by factors of 2",
-    "bad numbers, updates for everybody's steps": "from bad hyper-parameters: a population of four, updates for everybody's steps",
-    "bad numbers, a single TD3": "from bad hyper-parameters: a single TD3",
-    "drawn numbers": "from drawn hyper-parameters: a population of four",
-    "drawn numbers, no mutation": "from drawn hyper-parameters: a population of four, no mutation",
-    "drawn numbers, a single TD3": "from drawn hyper-parameters: a single TD3",
-}
-
-
-def arm_rows():
-    """The rows of the table of arms, from the flights."""
-    flights = csv.DictReader((ROOT / "benchmarks" / "learning-0.1.0.csv").read_text().splitlines())
-    landings = {arm: {} for arm in ARMS}
-    for row in flights:
-        seeds, landed = landings[row["arm"]], float(row["confirmed"]) >= 200
-        steps = int(row["steps"]) if landed else math.inf
-        seeds[row["seed"]] = min(steps, seeds.get(row["seed"], math.inf))
-    table = []
-    for arm, seeds in landings.items():
-        landed = sum(steps < math.inf for steps in seeds.values())
-        median = statistics.median(seeds.values())
-        median = f"{median:,.0f}" if median < math.inf else "-"
-        table.append(f"| {ARMS[arm]} | {landed} of {len(seeds)} | {median} |")
-    return table
-
-
 INIT_HP = """ALGO POP_SIZE BATCH_SIZE LR_ACTOR LR_CRITIC O_U_NOISE EXPL_NOISE MEAN_NOISE THETA DT GAMMA
 MEMORY_SIZE POLICY_FREQ LEARN_STEP TAU CHANNELS_LAST EPISODES EVO_EPOCHS TARGET_SCORE EVO_LOOP MAX_STEPS
 LEARNING_DELAY EVO_STEPS EVAL_STEPS EVAL_LOOP TOURN_SIZE ELITISM"""
@@ -399,12 +361,6 @@ def test_the_recorded_run_printed_the_tables_of_its_history():
 
 def test_the_family_tree_is_that_of_the_recorded_run():
     assert drawn_tree(TEXT) == family_tree()
-
-
-def test_the_table_of_arms_is_that_of_the_flights():
-    section = dict(sections(TEXT))["What evolution buys"]
-    rows = re.findall(r"^\| .* \| \d of \d \| .* \|$", section, re.M)
-    assert sorted(rows) == sorted(arm_rows())
 
 
 def test_every_name_of_the_source_is_in_the_table_and_no_other():
