@@ -171,8 +171,8 @@ MEMBERS = {"members": (5, 6, 7, 8), "rivals": (2, 3)}
 QUESTIONS = {
     "updates": Question(
         "A member flies evo_steps={steps} steps in {envs} environments with\nlearn_step="
-        "{learn_step} and learning_delay={delay}, its memory empty at first. How many\nupdates "
-        "does it make?",
+        "{learn_step}, learning_delay={delay} and updates_for='own', its memory empty at first.\n"
+        "How many updates does it make?",
         {
             "envs": (3, 4, 6),
             "steps": (96, 120, 144),

@@ -7,7 +7,7 @@ the same settings, which are chosen so that every bug shows. An update for every
 environments leaves credit over. Training and evaluation stop after 100 steps, so that time limits
 are frequent. The critic learns ten times faster than the policy. Mutations are frequent, and whole
 numbers begin small. And besides the run itself the members and the memory are probed (`again`,
-`stride`, `smoothing`, `ends`, `jump`). Takes about a minute for each, in one process.
+`stride`, `smoothing`, `ends`, `jump`). Takes about half a minute for each, in one process.
 """
 
 import csv

@@ -438,10 +438,11 @@ TASKS = (
         after=BODIES,
         text="Compare the script's noise with the often-copied one (expl_noise 0.1, noise_dt "
         "0.01) on at least five seeds each, 300,000 steps of all members, everything else alike. "
-        "Report every seed, the steps to a confirmed 200, and Fisher's exact test. Expected from "
-        "the benchmarks of version 0.1.0: 5 of 5 landed against 0 of 5, with a median of 180,000 "
-        "steps. Then say what share of the effect is strength and what is memory, with a third "
-        "arm that you choose.",
+        "Report every seed, the steps to a confirmed 200, and Fisher's exact test. With the "
+        "settings of version 0.1.0, 5 of 5 landed against 0 of 5, with a median of 180,000 steps; "
+        "with those of now the script's noise landed on 14 of 14, with a median of 60,000. Then "
+        "say what share of the effect is strength and what is memory, with a third arm that you "
+        "choose.",
     ),
     Task(
         24,

@@ -48,7 +48,7 @@ class HyperParams:
     lr_actor: float = 5e-4  # step size of Adam for the policy
     lr_critic: float = 1e-3  # step size of Adam for both critics
     batch_size: int = 256  # transitions in one update
-    learn_step: int = 2  # environment steps per update
+    learn_step: int = 2  # environment steps per update, as the caller counts them
     gamma: float = 0.99  # discount of the future, per environment step
     reward_scale: float = 0.1  # factor on rewards in the critics' target
     tau: float = 0.01  # soft target update: target += tau * (network - target)

@@ -135,7 +135,7 @@ def make_parser(settings, quick):
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"the whole pipeline in half a minute, too short to land (default: off): {changes}",
+        help=f"the whole pipeline within a minute, too short to land (default: off): {changes}",
     )
     return parser
 
