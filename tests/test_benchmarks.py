@@ -57,9 +57,15 @@ def rows(arm, steps, question="G"):
 
 
 def test_a_run_that_did_not_land_counts_as_later_than_any(learning):
-    table = "\n".join(learning.arm_table({"single": rows("single", [10_000, None, 30_000])}))
-    assert "| single | 2 of 3 | 30,000 (10,000 to -) | 10 | 20 | 3 | 1 | 100 |" in table
-    assert "0: 10,000, 1: -, 2: 30,000" in table
+    steps = [10_000, None, 30_000, 20_000, None]
+    table = "\n".join(learning.arm_table({"single": rows("single", steps)}))
+    assert "| single | 3 of 5 | 30,000 (10,000 to -) | 10 | 20 | 3 | 1 | 100 |" in table
+    assert "0: 10,000, 1: -, 2: 30,000, 3: 20,000, 4: -" in table
+
+
+def test_fewer_than_five_seeds_get_no_interval(learning):
+    table = "\n".join(learning.arm_table({"single": rows("single", [10_000] * 4)}))
+    assert "| single | 4 of 4 | 10,000 | 10 | 20 | 3 | 1 | 100 |" in table
 
 
 def test_the_share_that_landed_is_compared_by_fishers_exact_test(learning):

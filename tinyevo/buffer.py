@@ -100,8 +100,7 @@ class ReplayBuffer:
         if self.counter == 0:
             raise ValueError("the memory is empty: add transitions before you sample")
         rows = self.storage[rng.integers(len(self), size=batch_size)]
-        fields = (torch.from_numpy(rows[name]) for name in Batch._fields)
-        return Batch(*(field.to(self.device) for field in fields))
+        return Batch(*(torch.from_numpy(rows[name]).to(self.device) for name in Batch._fields))
 
     def state(self):
         """Everything in it, copied as plain data; `ReplayBuffer.from_state` is the way back."""

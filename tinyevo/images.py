@@ -29,6 +29,11 @@ from tinyevo.networks import (
 )
 
 
+def is_image(space):
+    """Whether a `Box` holds images: three axes of whole numbers from 0 to 255."""
+    return len(space.shape) == 3 and space.dtype == "uint8"
+
+
 def channels_first(images):
     """Images (batch, *image_shape) as (batch, channels, height, width), not copied.
 
@@ -52,14 +57,8 @@ class CNNConfig(MLPConfig):
     halvings: int | None = None
 
     def __post_init__(self):
-        for name in ("image_shape", "channels"):
-            sizes = getattr(self, name)
-            if not isinstance(sizes, (tuple, list)) or not sizes:
-                raise ValueError(f"{name} must be a tuple such as (16, 32), not {sizes!r}")
-            object.__setattr__(self, name, tuple(sizes))
-        for size in (*self.image_shape, *self.channels):
-            if type(size) is not int or size < 1:
-                raise ValueError(f"the sizes of a network are whole and at least 1, not {size!r}")
+        self._keep_sizes("image_shape", (96, 96, 3))
+        self._keep_sizes("channels", (16, 32))
         if self.halvings is None:
             object.__setattr__(self, "halvings", len(self.channels))
         if self.halvings not in range(1, len(self.channels) + 1):
@@ -108,26 +107,13 @@ class EvolvableCNN(EvolvableMLP):
     Raises ValueError for invalid sizes, unknown activations and ambiguous image shapes.
     """
 
-    def __init__(
-        self,
-        num_inputs,
-        num_outputs,
-        image_shape,
-        channels=(8, 16, 32, 32),
-        halvings=None,
-        hidden_size=(64, 64),
-        activation="relu",
-        output_activation=None,
-        ensemble_size=1,
-        generator=None,
-    ):
+    def __init__(self, num_inputs, num_outputs, image_shape, *, generator=None, **others):
         nn.Module.__init__(self)
-        mlp = num_inputs, num_outputs, hidden_size, activation, output_activation, ensemble_size
-        self.config = CNNConfig(*mlp, image_shape, channels, halvings)
+        self.config = CNNConfig(num_inputs, num_outputs, image_shape=image_shape, **others)
         self._draw_layers(generator)
         depths = self.config.image_size[0], *self.config.channels
         layers = [
-            draw_layer(ensemble_size, 9 * depth, width, generator)
+            draw_layer(self.config.ensemble_size, 9 * depth, width, generator)
             for depth, width in zip(depths, self.config.channels)
         ]
         kernels, offsets = zip(*layers)
@@ -144,7 +130,7 @@ class EvolvableCNN(EvolvableMLP):
         x = x.repeat(1, networks, 1, 1)  # the networks of an ensemble are groups of channels
         for layer, (kernel, offset) in enumerate(zip(self.kernels, self.offsets)):
             stride = 2 if layer < self.config.halvings else 1
-            kernel = kernel[:networks].transpose(2, 3).transpose(1, 2)  # (ensemble, out, in, 9)
+            kernel = kernel[:networks].permute(0, 3, 1, 2)  # (ensemble, out, in, 9)
             kernel = kernel.unflatten(3, (3, 3)).flatten(0, 1)
             offset = offset[:networks].flatten()
             x = F.conv2d(x, kernel, offset, stride, padding=1, groups=networks)

@@ -179,7 +179,7 @@ class Mutations:
             bounds = getattr(self, name)
             if len(bounds) != 2 or bounds[0] > bounds[1]:
                 raise ValueError(f"{name} must be (fewest, most), not {bounds}")
-        if not any(weight for _, weight, _ in self._kinds()):
+        if not self._kinds():
             raise ValueError("the weights of all kinds of mutation are 0: raise one of them")
         if not isinstance(self.activations, (tuple, list)):
             raise ValueError(f"activations must be a tuple of names, not {self.activations!r}")
@@ -191,8 +191,8 @@ class Mutations:
                 raise ValueError(f"hp_space[{name!r}] must be an RLParameter, not {limits!r}")
 
     def _kinds(self):
-        """Each kind of mutation: its name, its relative weight, and what it does to an agent."""
-        return [
+        """The kinds of mutation: of each its name, its weight above 0, and what does it."""
+        kinds = [
             ("none", self.no_mutation, lambda agent, rng: "none"),
             ("architecture", self.architecture, self._mutate_architecture),
             ("parameters", self.parameters, self._mutate_parameters),
@@ -200,6 +200,7 @@ class Mutations:
             ("rl_hp", self.rl_hp, self._mutate_hp),
             ("restart", self.restart, self._restart),
         ]
+        return [kind for kind in kinds if kind[1] > 0]
 
     def mutate(self, population, rng):
         """Mutate the agents of `population` in place, and return them.
@@ -215,7 +216,7 @@ class Mutations:
     def _mutate(self, agent, rng):
         """Draw kinds until one applies; returns its name, and in words what it did."""
         kinds = self._kinds()
-        while any(weight for _, weight, _ in kinds):
+        while kinds:
             weights = [weight for _, weight, _ in kinds]
             shares = [weight / sum(weights) for weight in weights]
             kind, _, operator = kinds.pop(rng.choice(len(kinds), p=shares))
@@ -235,20 +236,18 @@ class Mutations:
         edits = first or (second if 0 < self.new_layer_prob < 1 else [])
         if not edits:
             return None
-        edit = edits[rng.integers(len(edits))]
-        agent.set_networks(**{name: edit(network) for name, network in agent.networks.items()})
+        _replace_networks(agent, edits[rng.integers(len(edits))])
         return f"architecture {old} -> {_architecture(agent)}"
 
     def _depth_edits(self, agent):
         """The edits of the number of layers that stay in bounds: functions of a network."""
-        more, fewer = _room(len(agent.hidden_size), self.layer_bounds)  # 0 or 1 of each
-        edits = [methodcaller("add_layer")] * more + [methodcaller("remove_layer")] * fewer
+        moves = _moves(len(agent.hidden_size), self.layer_bounds)
+        edits = [methodcaller(f"{way}_layer") for way, _ in moves]
         if agent.channels:
             fewest, most = self.conv_bounds
             bounds = max(fewest, agent.networks["actor"].config.halvings), most
-            more, fewer = _room(len(agent.channels), bounds)
-            edits += [methodcaller("add_conv_layer")] * more
-            edits += [methodcaller("remove_conv_layer")] * fewer
+            moves = _moves(len(agent.channels), bounds)
+            edits += [methodcaller(f"{way}_conv_layer") for way, _ in moves]
         return edits
 
     def _width_edits(self, agent, rng):
@@ -256,21 +255,15 @@ class Mutations:
 
         By a number of units drawn from the steps, or by as many as there is room for.
         """
-        edits, n = [], int(rng.choice(self.node_steps))
-        for layer, nodes in enumerate(agent.hidden_size):
-            more, fewer = _room(nodes, self.node_bounds, n)
-            if more:
-                edits.append(methodcaller("add_nodes", layer, more, rng))
-            if fewer:
-                edits.append(methodcaller("remove_nodes", layer, fewer, rng))
+        sorts = [("nodes", agent.hidden_size, self.node_bounds, self.node_steps)]
         if agent.channels:
-            n = int(rng.choice(self.channel_steps))
-        for layer, channels in enumerate(agent.channels):
-            more, fewer = _room(channels, self.channel_bounds, n)
-            if more:
-                edits.append(methodcaller("add_channels", layer, more, rng))
-            if fewer:
-                edits.append(methodcaller("remove_channels", layer, fewer, rng))
+            sorts.append(("channels", agent.channels, self.channel_bounds, self.channel_steps))
+        edits = []
+        for units, sizes, bounds, steps in sorts:
+            n = int(rng.choice(steps))
+            for layer, size in enumerate(sizes):
+                for way, count in _moves(size, bounds, n):
+                    edits.append(methodcaller(f"{way}_{units}", layer, count, rng))
         return edits
 
     @torch.no_grad()
@@ -285,7 +278,6 @@ class Mutations:
             most = math.ceil(self.mutated_share * weight.numel())
             count = rng.integers(1, most, endpoint=True)
             entries = rng.choice(weight.numel(), size=count, replace=False)
-            entries = torch.as_tensor(entries, device=weight.device)
             old = weight.view(-1)[entries]
             new = self._perturbed(old, rng)
             weight.view(-1)[entries] = new
@@ -299,11 +291,10 @@ class Mutations:
         """`old` with noise; each entry draws which of the three kinds (normal, super, reset)."""
         normal = torch.as_tensor(rng.standard_normal(len(old))).to(old)
         band = torch.as_tensor(rng.random(len(old)))  # float64, which not every device has
-        is_super = (band < self.super_prob).to(old.device)
-        is_reset = (band < self.super_prob + self.reset_prob).to(old.device) & ~is_super
-        new = old + self.mutation_sd * old.abs() * normal
-        new = torch.where(is_reset, normal, new)
-        return torch.where(is_super, old + self.super_sd * old.abs() * normal, new)
+        is_super = band < self.super_prob
+        is_reset = ~is_super & (band < self.super_prob + self.reset_prob)
+        sd = torch.where(is_super, self.super_sd, self.mutation_sd).to(old)
+        return torch.where(is_reset.to(old.device), normal, old + sd * old.abs() * normal)
 
     def _mutate_activation(self, agent, rng):
         """Another activation for all the agent's networks, their weights untouched."""
@@ -312,8 +303,7 @@ class Mutations:
         if not others:
             return None
         new = others[rng.integers(len(others))]
-        networks = agent.networks.items()
-        agent.set_networks(**{name: network.change_activation(new) for name, network in networks})
+        _replace_networks(agent, methodcaller("change_activation", new))
         return f"activation {old} -> {new}"
 
     def _mutate_hp(self, agent, rng):
@@ -332,16 +322,21 @@ class Mutations:
         moved = {name: limits.mutate(old[name], rng) for name, limits in self.hp_space.items()}
         agent.set_hp(**moved)
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        networks = agent.networks.items()
-        agent.set_networks(**{name: network.fresh(generator) for name, network in networks})
+        _replace_networks(agent, methodcaller("fresh", generator))
         agent.fitness = []
         return "restart"
 
 
-def _room(size, bounds, n=1):
-    """How many units may be added and removed: `n`, or as many as the bounds leave room for."""
+def _replace_networks(agent, edit):
+    """Put what `edit` makes of each of the agent's networks in its place, so they stay alike."""
+    agent.set_networks(**{name: edit(network) for name, network in agent.networks.items()})
+
+
+def _moves(size, bounds, n=1):
+    """The ways in which a size may move, and by how much: `n`, or as far as there is room."""
     fewest, most = bounds
-    return max(0, min(n, most - size)), max(0, min(n, size - fewest))
+    moves = [("add", min(n, most - size)), ("remove", min(n, size - fewest))]
+    return [(way, count) for way, count in moves if count > 0]
 
 
 def _architecture(agent):

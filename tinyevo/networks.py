@@ -23,6 +23,13 @@ from torch.nn import functional as F
 ACTIVATIONS = {"relu": F.relu, "elu": F.elu, "gelu": F.gelu, "tanh": torch.tanh}
 
 
+def check_sizes(*sizes):
+    """Raise ValueError unless all are whole numbers of at least 1."""
+    for size in sizes:
+        if type(size) is not int or size < 1:
+            raise ValueError(f"the sizes of a network are whole and at least 1, not {size!r}")
+
+
 @dataclass(frozen=True)
 class MLPConfig:
     """Everything that fixes the shape of an `EvolvableMLP`: the arguments of its constructor."""
@@ -35,19 +42,21 @@ class MLPConfig:
     ensemble_size: int = 1
 
     def __post_init__(self):
-        if not isinstance(self.hidden_size, (tuple, list)) or not self.hidden_size:
-            raise ValueError(
-                f"hidden_size must be a tuple such as (64, 64), not {self.hidden_size!r}"
-            )
-        object.__setattr__(self, "hidden_size", tuple(self.hidden_size))
-        for size in (self.fan_in, *self.hidden_size, self.num_outputs, self.ensemble_size):
-            if type(size) is not int or size < 1:
-                raise ValueError(f"the sizes of a network are whole and at least 1, not {size!r}")
+        self._keep_sizes("hidden_size", (64, 64))
+        check_sizes(self.fan_in, self.num_outputs, self.ensemble_size)
         for name in (self.activation, self.output_activation or self.activation):
             if name not in ACTIVATIONS:
                 raise ValueError(
                     f"unknown activation {name!r}, choose from {', '.join(ACTIVATIONS)}"
                 )
+
+    def _keep_sizes(self, name, example):
+        """Keep the sizes of this name as a tuple; ValueError unless they are like the example."""
+        sizes = getattr(self, name)
+        if not isinstance(sizes, (tuple, list)) or not sizes:
+            raise ValueError(f"{name} must be a tuple such as {example}, not {sizes!r}")
+        check_sizes(*sizes)
+        object.__setattr__(self, name, tuple(sizes))
 
     @property
     def fan_in(self):

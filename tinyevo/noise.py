@@ -60,8 +60,7 @@ class OrnsteinUhlenbeckNoise:
 
     def reset(self, mask):
         """Start again at the mean where `mask` (num_envs,) is true: these episodes have ended."""
-        ended = np.asarray(mask)[:, None]
-        self.x = np.where(ended, self.mean, self.x)
+        self.x[mask] = self.mean
 
 
 def make_noise(kind, num_envs, action_dim, mean, sigma, theta, dt):

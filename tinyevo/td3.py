@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.optim import Adam
 
 from tinyevo import checkpoint
-from tinyevo.images import EvolvableCNN
+from tinyevo.images import EvolvableCNN, is_image
 from tinyevo.networks import EvolvableMLP
 
 
@@ -74,11 +74,6 @@ RANGES = {  # of hyper-parameters, both ends included
     "noise_clip": (0, 1000),
     "expl_noise": (0, 1000),
 }
-
-
-def is_image(space):
-    """Whether a `Box` holds images: three axes of whole numbers from 0 to 255."""
-    return len(space.shape) == 3 and space.dtype == np.uint8
 
 
 def check_spaces(observation_space, action_space):
@@ -211,9 +206,9 @@ class TD3:
         (batch, act_dim). Raises FloatingPointError if the policy diverged: an environment may take
         NaN for an action like any other.
         """
-        single = np.ndim(obs) == len(self.observation_space.shape)
-        batch = np.asarray(obs)[None] if single else obs
-        batch = torch.as_tensor(batch, dtype=torch.float32, device=self.device)
+        obs = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
+        single = obs.dim() == len(self.observation_space.shape)
+        batch = obs[None] if single else obs
         action = self._policy(self.networks["actor"], batch).cpu().numpy()
         if not np.isfinite(action).all():
             raise FloatingPointError("the policy diverged: its action is not finite")
@@ -281,8 +276,7 @@ class TD3:
         A NaN policy can look fit: LunarLander takes NaN for "engines off".
         """
         networks = self.networks.values()
-        weights = (weight for network in networks for weight in network.parameters())
-        return all(bool(weight.isfinite().all()) for weight in weights)
+        return all(weight.isfinite().all() for each in networks for weight in each.parameters())
 
     def clone(self):
         """An agent that is equal in everything, optimiser moments included, and shares nothing."""
@@ -319,11 +313,11 @@ class TD3:
     def from_state(cls, state, device="cpu"):
         """The agent that `state` describes, on any device; it shares nothing with `state`."""
         state = checkpoint.copied(state)
-        edges = [(low.numpy(), high.numpy()) for low, high in state["spaces"]]
-        boxes = [Box(low, high, dtype=low.dtype) for low, high in edges]
+        edges = [np.stack(ends) for ends in state["spaces"]]  # (2, *shape): low and high
+        boxes = [Box(*ends, dtype=ends.dtype) for ends in edges]
         agent = cls(*boxes, HyperParams(**state["hp"]), device=device, generator=torch.Generator())
         for name, saved in state["networks"].items():
-            make = EvolvableCNN if "channels" in saved["config"] else EvolvableMLP
+            make = type(agent.networks[name])
             network = make(**saved["config"], generator=torch.Generator())
             network.load_state_dict(saved["weights"])
             agent.set_networks(**{name: network})

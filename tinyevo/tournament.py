@@ -87,8 +87,11 @@ class TournamentSelection:
         """The members that have not diverged."""
         if not population or not all(agent.fitness for agent in population):
             raise ValueError("selection needs agents with a fitness each: evaluate them first")
-        sound = [agent for agent in population if math.isfinite(mean_fitness(agent))]
-        sound = [agent for agent in sound if agent.is_finite()]
+        sound = [
+            agent
+            for agent in population
+            if math.isfinite(mean_fitness(agent)) and agent.is_finite()
+        ]
         if not sound:
             what = "all members diverged: none has finite weights and fitness"
             raise FloatingPointError(f"{what}; try lower learning rates")

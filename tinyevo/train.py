@@ -240,8 +240,8 @@ def train(run, tournament, mutations, config, map=map, on_steps=ignore, on_gener
     ranges of `HyperParams`, or if there is no target; FloatingPointError if all members diverge;
     and `gymnasium.error.Error` if an environment fails.
     """
-    if len(run.population) != tournament.population_size:
-        size = tournament.population_size
+    size = tournament.population_size
+    if len(run.population) != size:
         raise ValueError(
             f"the run has {len(run.population)} agents, but the tournament makes {size}"
         )
@@ -276,7 +276,10 @@ def train(run, tournament, mutations, config, map=map, on_steps=ignore, on_gener
                 best, best_return = elite.clone(), mean
 
         # 5. Record.
-        rows = [history_row(run.generation, agent, elite) for agent in members]
+        rows = [
+            {"generation": run.generation, **member_row(agent), "elite": agent is elite}
+            for agent in members
+        ]
         history = [*run.history, *rows]
         run = Run(list(members), memory, run.steps + steps, best, best_return, history)
         on_generation(run)
@@ -339,11 +342,6 @@ def confirm_part(elite, config, episodes, seed):
     with suppress(FloatingPointError):
         return evaluate(elite, config.env_id, episodes, seed, config.eval_steps)
     return np.full(episodes, -math.inf)
-
-
-def history_row(generation, agent, elite):
-    """A row of the history: `generation`, the keys of `member_row`, and `elite` (bool)."""
-    return {"generation": generation, **member_row(agent), "elite": agent.id == elite.id}
 
 
 def _warn_of_limits(config):

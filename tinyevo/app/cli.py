@@ -99,33 +99,31 @@ def make_parser(settings, quick):
         description="Evolve a population of TD3 agents until one of them lands.",
     )
 
-    def add(flag, name, kind, default, text):
+    def add(flag, kind, text, default, name=None):
         text = f"{text} (default: {default})"
         parser.add_argument(flag, dest=name, type=kind, metavar="X", help=text)
 
     config, size = settings.config, settings.tournament.population_size
     file = "file of all settings, such as the config.json of a run"
-    add("--settings", "settings", path_name, "those of this program", file)
-    add("--env", "env_id", str, config.env_id, "Gymnasium environment")
-    add("--seed", "seed", number, config.seed, "all randomness of the run follows from it")
-    add("--device", "device", str, "cpu", "torch device of the networks, such as cuda")
+    add("--settings", path_name, file, "those of this program")
+    add("--env", str, "Gymnasium environment", config.env_id, "env_id")
+    add("--seed", number, "all randomness of the run follows from it", config.seed)
+    add("--device", str, "torch device of the networks, such as cuda", "cpu")
     cores = "one per core, at most one per member; 1 on CUDA"
-    add("--workers", "workers", number, cores, "worker processes")
+    add("--workers", number, "worker processes", cores)
     cluster = "address of a Dask cluster to use instead; local:4 starts four workers here"
-    add("--cluster", "cluster", str, "none", cluster)
-    add("--pop-size", "population_size", number, size, "members of the population")
-    envs = "environments that a member flies side by side"
-    add("--num-envs", "num_envs", number, config.num_envs, envs)
+    add("--cluster", str, cluster, "none")
+    add("--pop-size", number, "members of the population", size, "population_size")
+    add("--num-envs", number, "environments that a member flies side by side", config.num_envs)
     steps = "environment steps of a member"
-    add("--max-steps", "max_steps", number, config.max_steps, f"{steps} in all")
-    add("--evo-steps", "evo_steps", number, config.evo_steps, f"{steps} in a generation")
-    kept = "transitions that the shared memory holds"
-    add("--memory-size", "memory_size", number, config.memory_size, kept)
+    add("--max-steps", number, f"{steps} in all", config.max_steps)
+    add("--evo-steps", number, f"{steps} in a generation", config.evo_steps)
+    add("--memory-size", number, "transitions that the shared memory holds", config.memory_size)
     target = f"{config.target}; the reward_threshold of another environment"
-    add("--target", "target", float, target, "confirmed mean return that ends the run")
-    add("--out", "out", path_name, "the next runs/NNN", "folder of this run, new or empty")
+    add("--target", float, "confirmed mean return that ends the run", target)
+    add("--out", path_name, "folder of this run, new or empty", "the next runs/NNN")
     resume = "folder of a run to resume, which keeps its settings"
-    add("--resume", "resume", path_name, "begin a new run", resume)
+    add("--resume", path_name, resume, "begin a new run")
     track = "keep a second record of the run there (default: none)"
     parser.add_argument("--track", choices=TRACKERS, help=track)
     parser.add_argument(
@@ -184,13 +182,13 @@ def interrupt(number, frame, after=0):
 def read_options(flags, settings, quick, folder):
     """The `Options` that flags mean. Raises ValueError or OSError if they are wrong."""
     device = find_device(flags.get("device", "cpu"))
+    changes = flags
+    if "quick" in flags:
+        changes = {name: new for name, _, new in settings.differences(quick)} | flags
     if "resume" in flags:
-        changes = flags
-        if "quick" in flags:
-            changes = {name: new for name, _, new in settings.differences(quick)} | flags
         run, settings = resume_run(folder, changes, device)
     else:
-        run, settings = None, new_settings(flags, settings, quick)
+        run, settings = None, new_settings(changes, settings)
     if "track" in flags:
         check_extra("track", flags["track"])
         folder.tracker = TRACKERS[flags["track"]]()
@@ -230,20 +228,17 @@ def check_cluster(flags):
     return address
 
 
-def new_settings(flags, settings, quick):
-    """The settings of a new run: the flags', else those of `quick`, else a file's or `settings`.
+def new_settings(changes, settings):
+    """The settings of a new run: the changes, else those of the file they name, else `settings`.
 
     Another environment has a target of its own, and its own limit of an episode.
     """
-    shorter = {}
-    if "quick" in flags:
-        shorter = {name: new for name, _, new in settings.differences(quick)}
-    if "settings" in flags:
-        settings = read_settings(flags["settings"])
+    if "settings" in changes:
+        settings = read_settings(changes["settings"])
     old = settings.config.env_id
-    if flags.get("env_id", old) != old:
+    if changes.get("env_id", old) != old:
         settings = settings.changed({"target": None, "train_episode_steps": None})
-    settings = settings.changed(shorter | flags)
+    settings = settings.changed(changes)
     return replace(settings, config=with_target(settings.config))
 
 

@@ -11,7 +11,7 @@ import io
 import json
 import os
 import sqlite3
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
@@ -58,12 +58,12 @@ class Settings:
     mutations: Mutations
 
     def __post_init__(self):
-        names = [hyper_param.name for hyper_param in fields(HyperParams)]
+        hp = vars(self.hp)
         for name, space in self.mutations.hp_space.items():
-            if name not in names:
-                raise ValueError(f"hp_space has {name!r}, choose from {', '.join(names)}")
-            replace(self.hp, **{name: space.dtype(space.min)})
-            replace(self.hp, **{name: space.dtype(space.max)})
+            if name not in hp:
+                raise ValueError(f"hp_space has {name!r}, choose from {', '.join(hp)}")
+            for end in (space.min, space.max):
+                replace(self.hp, **{name: space.dtype(end)})
         activations = list(ACTIVATIONS)
         for name in self.mutations.activations:
             if name not in activations:
@@ -108,10 +108,10 @@ def from_plain(kind, value, name):
         return dataclass_from_plain(kind, value, name)
     if kind is dict and isinstance(value, dict):  # there is one dict, the space of a search
         return {key: from_plain(RLParameter, part, f"{name}.{key}") for key, part in value.items()}
-    if kind is type and value in ("int", "float"):
-        return {"int": int, "float": float}[value]
     if kind is type:
-        raise ValueError(f"{name} must be 'int' or 'float', not {value!r}")
+        if value not in ("int", "float"):
+            raise ValueError(f"{name} must be 'int' or 'float', not {value!r}")
+        return int if value == "int" else float
     if kind is tuple and isinstance(value, list):
         return tuple(value)
     if kind in (float, float | None):
@@ -194,10 +194,10 @@ class RunFolder:
         self._lock = lock_folder(self.path)  # before it is read
         run, settings = checkpoint.load(file, lambda state: run_from_state(state, device))
         self.scenes = load_scenes(self.path / "scenes.pt")
-        spaces = find_spaces(settings.config.env_id)
+        env_id = settings.config.env_id
+        spaces = find_spaces(env_id)
         learned = run.population[0].observation_space, run.population[0].action_space
         if learned != spaces:
-            env_id = settings.config.env_id
             what = f"was trained with {learned}, but {env_id} has {spaces}"
             raise ValueError(f"the run in {self.path} {what}")
         return run, settings
@@ -265,15 +265,15 @@ def lock_folder(path):
     the one lock of the standard library that works everywhere. Raises ValueError if another process
     has it.
     """
-    with ExitStack() as failed:
-        try:
-            lock = sqlite3.connect(path / "run.lock", timeout=0)
-            failed.enter_context(closing(lock))
-            lock.executescript("PRAGMA journal_mode = OFF; BEGIN EXCLUSIVE")
-        except sqlite3.Error as error:
-            what = "perhaps another run is writing into it"
-            raise ValueError(f"{path} cannot be locked ({error}): {what}") from error
-        failed.pop_all()  # it has the lock, and stays open
+    lock = None
+    try:
+        lock = sqlite3.connect(path / "run.lock", timeout=0)
+        lock.executescript("PRAGMA journal_mode = OFF; BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        if lock:
+            lock.close()
+        what = "perhaps another run is writing into it"
+        raise ValueError(f"{path} cannot be locked ({error}): {what}") from error
     return lock
 
 
