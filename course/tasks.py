@@ -440,7 +440,7 @@ TASKS = (
         "0.01) on at least five seeds each, 300,000 steps of all members, everything else alike. "
         "Report every seed, the steps to a confirmed 200, and Fisher's exact test. With the "
         "settings of version 0.1.0, 5 of 5 landed against 0 of 5, with a median of 180,000 steps; "
-        "with those of now the script's noise landed on 14 of 14, with a median of 60,000. Then "
+        "with those of now the script's noise landed on all, with a median of 60,000. Then "
         "say what share of the effect is strength and what is memory, with a third arm that you "
         "choose.",
     ),
