@@ -271,9 +271,11 @@ def arm_table(arms):
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, rows in arms.items():
         landed = [row for row in rows if row["landed"]]
-        cells = [name, f"{len(landed)} of {len(rows)}", steps_text(median(landing_steps(rows)))]
+        middle = steps_text(median(landing_steps(rows)))
         if len(rows) >= 5:  # an interval from fewer says nothing
-            cells[-1] += " ({} to {})".format(*median_interval(landing_steps(rows)))
+            low, high = median_interval(landing_steps(rows))
+            middle += f" ({low} to {high})"
+        cells = [name, f"{len(landed)} of {len(rows)}", middle]
         cells += [f"{median([row[key] for row in rows]):,.0f}" for key in ("flights", "updates")]
         cells += [f"{median([row[key] for row in rows]):,.0f}" for key in ("processor", "clock")]
         cells.append(f"{median([row['final'] for row in rows]):.0f}")

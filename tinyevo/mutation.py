@@ -278,6 +278,7 @@ class Mutations:
             most = math.ceil(self.mutated_share * weight.numel())
             count = rng.integers(1, most, endpoint=True)
             entries = rng.choice(weight.numel(), size=count, replace=False)
+            entries = torch.as_tensor(entries, device=weight.device)
             old = weight.view(-1)[entries]
             new = self._perturbed(old, rng)
             weight.view(-1)[entries] = new
