@@ -84,7 +84,7 @@ def test_a_report_has_a_table_of_arms_and_a_table_of_rivals(learning, monkeypatc
     text = learning.report(own + rival)
     assert text.count("| evolution | 3 of 3 |") == 1 and text.count("| single | 2 of 3 |") == 1
     assert "| evolution against | " not in text, "not all seeds have flown"
-    monkeypatch.setattr(learning, "SEEDS", range(3))
+    monkeypatch.setattr(learning, "SEEDS", {"G": range(3)})
     text = learning.report(own + rival)
     assert "| evolution against | " in text and "### U" not in text
 
