@@ -381,7 +381,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--questions", nargs="+", choices=QUESTIONS, default=list(QUESTIONS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--seeds", type=int, nargs="+", help="(default: all of a question)")
+    parser.add_argument("--seeds", type=int, nargs="+", help="(default: all of each question)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
     parser.add_argument("--report", action="store_true", help="fly nothing")
     args = parser.parse_args()
