@@ -147,7 +147,7 @@ def main(options):
     returns = evaluate(run.best, config.env_id, config.confirm_episodes, seed, config.eval_steps)
     show_score(run, config, seed, returns)
 
-    # Draw what evolution found, and film the best agent and its ancestors.
+    # Draw what evolution found, and film the best agent and the evolution.
     for picture in PICTURES:
         with folder.new_file(f"{picture}.png") as file:
             plot_evolution(run.history, file, picture, settings.mutations.hp_space)

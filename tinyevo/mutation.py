@@ -81,7 +81,8 @@ class RLParameter:
     def mutate(self, value, rng):
         """`value` times one of the factors, within the bounds.
 
-        The same value only if both factors lead back to it: where `min` equals `max`, or at 0.
+        The same value only if both factors lead back to it: where `min` equals `max`, or at 0
+        if that is an end of the range.
         `rng` is a `numpy.random.Generator`.
         """
         moved = [self._moved(value, factor) for factor in (self.shrink_factor, self.grow_factor)]

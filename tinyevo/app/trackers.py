@@ -2,7 +2,7 @@
 
 A tracker gets the settings; after each generation the fitness of its elite (`fitness`), the mean
 return of the best confirmed agent (`confirmed`), and of each member its fitness and every
-hyper-parameter that evolution searches (`lr_actor/13`); at the end the picture and the film. All
+hyper-parameter that evolution searches (`lr_actor/13`); at the end the pictures and the films. All
 numbers stand over the environment steps of a member.
 
 The 13 is the id of an agent, which it keeps for life, wherever it stands in the population. A child
