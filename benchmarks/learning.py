@@ -15,7 +15,7 @@ import math
 import sys
 import time
 from concurrent.futures import as_completed
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -155,57 +155,76 @@ def counted(costs):
         Guarded.step, TD3.learn = originals
 
 
+class Flight:
+    """One of the runs of an arm, from where it was left, and what each of its generations cost."""
+
+    def __init__(self, path, arm, settings, copy):
+        self.folder, self.settings, self.arm = RunFolder(path), settings, arm
+        self.ledger = path.with_suffix(".json")
+        self.costs = json.loads(self.ledger.read_text()) if self.ledger.exists() else []
+        begun = (path / "population.pt").exists()
+        self.run = self.folder.load()[0] if begun else new_run(arm, settings, copy)
+        del self.costs[self.run.generation :]  # of a generation that was not kept
+
+    def go_on(self, tournament, mutations, until):
+        """Fly up to so many steps of a member, and keep the run with what that cost."""
+        costs = {"flights": 0, "updates": 0, "processor": 0.0, "clock": 0.0}
+        limit = replace(self.settings.config, max_steps=until)
+        with counted(costs):
+            meter = Meter(costs, self.arm.members_counted)
+            self.run = train(self.run, tournament, mutations, limit, meter)
+        self.costs.append(costs)
+        # First the costs, so that no generation is ever kept without them.
+        self.ledger.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.write(self.ledger, json.dumps(self.costs).encode())
+        self.folder.save(self.run, self.settings)
+
+
+def take_turns(flights, tournament, mutations, config):
+    """Fly, a generation each in turn, until one has landed or all have flown their steps.
+
+    Returns whether one has landed.
+    """
+    while True:
+        steps = [flight.run.steps for flight in flights]
+        landed = any(flight.run.best_return >= config.target for flight in flights)
+        if min(steps) == max(steps) and (landed or steps[0] >= config.max_steps):
+            return landed
+        until = min(min(steps) + config.evo_steps, config.max_steps)
+        flights[steps.index(min(steps))].go_on(tournament, mutations, until)
+
+
 def fly_arm(question, name, seed):
     """One run of an arm, from where it was left, to its landing or its last step; its row."""
     torch.set_num_threads(1)
     arm, settings = ARMS[name], SETTINGS[question]
-    share = STEPS // (arm.size * arm.copies)
-    config = replace(settings.config, seed=seed, max_steps=share)
+    config = replace(settings.config, seed=seed, max_steps=STEPS // (arm.size * arm.copies))
     settings = replace(settings, config=config)
     choose = TournamentSelection if arm.selection else NoSelection
     tournament = choose(**{**vars(settings.tournament), "population_size": arm.size})
     mutations = settings.mutations if arm.mutation else NONE
     path = HERE / "runs" / f"{question}-{name.replace(' ', '-').replace(',', '')}-{seed}"
-    folders = [RunFolder(path / str(copy)) for copy in range(arm.copies)]
-    ledger = path / "costs.json"
-    costs = {"flights": 0, "updates": 0, "processor": 0.0, "clock": 0.0}
-    if ledger.exists():
-        costs = json.loads(ledger.read_text())
-        runs = [folder.load()[0] for folder in folders]
-    else:
-        runs = [new_run(arm, settings, copy) for copy in range(arm.copies)]
+    flights = [Flight(path / str(copy), arm, settings, copy) for copy in range(arm.copies)]
+    with ExitStack() as stack:
+        for flight in flights:
+            stack.enter_context(closing(flight.folder))
+        landed = take_turns(flights, tournament, mutations, config)
 
-    # Copies take turns, a generation each, so that the first landing ends all of them.
-    with counted(costs):
-        while runs[0].steps < share and all(run.best_return < config.target for run in runs):
-            until = min(runs[0].steps + config.evo_steps, share)
-            limit = replace(config, max_steps=until)
-            clock, turns = costs["clock"], []
-            for copy in range(arm.copies):
-                costs["clock"] = 0.0
-                meter = Meter(costs, arm.members_counted)
-                runs[copy] = train(runs[copy], tournament, mutations, limit, meter)
-                turns.append(costs["clock"])
-            costs["clock"] = clock + max(turns)
-            for run, folder in zip(runs, folders):
-                folder.save(run, settings)
-            checkpoint.write(ledger, json.dumps(costs).encode())
-    for folder in folders:
-        folder.close()
-
-    best = max(runs, key=lambda run: run.best_return)
-    flight = {"episodes": 100, "seed": config.derived_seed(SCORE)}
-    final = evaluate(best.best, config.env_id, **flight).mean()
+    best = max((flight.run for flight in flights), key=lambda run: run.best_return)
+    turns = list(zip(*(flight.costs for flight in flights)))  # of all copies, by generation
+    costs = {key: sum(cost[key] for turn in turns for cost in turn) for key in turns[0][0]}
+    episodes = {"episodes": 100, "seed": config.derived_seed(SCORE)}
+    final = evaluate(best.best, config.env_id, **episodes).mean()
     return {
         "question": question,
         "arm": name,
         "seed": seed,
-        "landed": best.best_return >= config.target,
-        "steps": sum(run.steps * len(run.population) for run in runs),
+        "landed": landed,
+        "steps": sum(flight.run.steps for flight in flights) * arm.size,
         "flights": costs["flights"],
         "updates": costs["updates"],
         "processor": round(costs["processor"], 1),
-        "clock": round(costs["clock"], 1),
+        "clock": round(sum(max(cost["clock"] for cost in turn) for turn in turns), 1),
         "confirmed": round(best.best_return, 2),
         "final": round(float(final), 2),
     }
@@ -399,7 +418,7 @@ def main():
             futures = [pool.submit(fly_arm, *task) for task in tasks]
             for future in as_completed(futures):
                 row = future.result()
-                rows.append(row)
+                rows = [*read_rows(), row]  # anew, for another process may have added some
                 write_rows(rows)
                 print(row, flush=True)
     print(report(rows))

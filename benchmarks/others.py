@@ -16,7 +16,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import torch
-from tables import markdown, read_rows, write_rows
+from tables import add_row, markdown, read_rows
 
 from tinyevo.app.runs import Settings
 from tinyevo.app.workers import worker_pool
@@ -151,8 +151,7 @@ def main():
     with worker_pool(options.workers) as pool:
         futures = [pool.submit(fly, *task) for task in tasks if task not in done]
         for future in futures:
-            rows.append(future.result())
-            write_rows(PATH, COLUMNS, rows)
+            rows = add_row(PATH, COLUMNS, future.result())
     for name in options.names:
         print(f"\n{name}\n\n{report(rows, name)}")
 

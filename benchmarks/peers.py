@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from others import Greedy  # noqa: E402
-from tables import markdown, read_rows, write_rows  # noqa: E402
+from tables import add_row, markdown, read_rows  # noqa: E402
 
 from tinyevo.app.workers import worker_pool  # noqa: E402
 from tinyevo.buffer import ReplayBuffer  # noqa: E402
@@ -271,8 +271,7 @@ def main():
     for seed in SEEDS:
         for who in options.who:
             if (who, seed) not in done:
-                rows.append(fly(who, seed))
-                write_rows(PATH, COLUMNS, rows)
+                rows = add_row(PATH, COLUMNS, fly(who, seed))
     print(markdown(COLUMNS, [row.values() for row in rows]))
 
 

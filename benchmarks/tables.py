@@ -19,6 +19,13 @@ def write_rows(path, columns, rows):
         writer.writerows(rows)
 
 
+def add_row(path, columns, row):
+    """Add a row to a CSV file; returns all of them. Other processes may add theirs in between."""
+    rows = [*read_rows(path), row]
+    write_rows(path, columns, rows)
+    return rows
+
+
 def markdown(columns, rows):
     """Rows of cells as a table of Markdown."""
     cells = [columns, ["---"] * len(columns), *rows]

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import itertools
 import math
 import re
 import statistics
@@ -123,19 +124,47 @@ def test_a_survival_curve_rises_at_each_landing_and_names_do_not_cover_each_othe
     assert heights == [100, 50, 44]
 
 
-@pytest.mark.parametrize("arm", ["evolution", "four independent", "single, all updates"])
-def test_an_arm_flies_its_steps_and_its_costs_are_counted(learning, arm, tmp_path, monkeypatch):
+@pytest.fixture
+def tiny(learning, tmp_path, monkeypatch):
+    """`benchmarks/learning.py` whose runs take a moment, in a folder of their own."""
     config = replace(TINY, memory_size=100, updates_for="everybody")
     settings = replace(learning.SETTINGS["G"], config=config)
     monkeypatch.setattr(learning, "SETTINGS", {"G": settings})
     monkeypatch.setattr(learning, "STEPS", 120)
     monkeypatch.setattr(learning, "HERE", tmp_path)
-    row = learning.fly_arm("G", arm, 3)
-    assert row["steps"] == 120 and not row["landed"] and list(row) == list(learning.COLUMNS)
+    return learning
+
+
+@pytest.mark.parametrize("arm", ["evolution", "four independent", "single, all updates"])
+def test_an_arm_flies_its_steps_and_its_costs_are_counted(tiny, arm):
+    row = tiny.fly_arm("G", arm, 3)
+    assert row["steps"] == 120 and not row["landed"] and list(row) == list(tiny.COLUMNS)
     updates = {"evolution": 4 * 60, "four independent": 60, "single, all updates": 4 * 60}
     assert row["updates"] == updates[arm]
     assert row["flights"] > 120
-    assert learning.fly_arm("G", arm, 3)["flights"] == row["flights"], "an ended run flies nothing"
+    assert tiny.fly_arm("G", arm, 3)["flights"] == row["flights"], "an ended run flies nothing"
+
+
+@pytest.mark.parametrize("arm, stop", [("evolution", 1), ("four independent", 0),
+                                       ("four independent", 5)])  # fmt: skip
+def test_a_stop_in_a_save_changes_neither_an_arm_nor_its_costs(
+    tiny, arm, stop, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tiny, "STEPS", 240)  # two generations
+    undisturbed, save, saves = tiny.fly_arm("G", arm, 3), tiny.RunFolder.save, itertools.count()
+
+    def stopped(folder, run, settings):
+        if next(saves) == stop:
+            raise KeyboardInterrupt
+        save(folder, run, settings)
+
+    monkeypatch.setattr(tiny, "HERE", tmp_path / "stopped")
+    monkeypatch.setattr(tiny.RunFolder, "save", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.fly_arm("G", arm, 3)
+    row = tiny.fly_arm("G", arm, 3)
+    for name in ("steps", "flights", "updates", "confirmed", "final"):
+        assert row[name] == undisturbed[name]
 
 
 def test_what_a_camera_sees_of_the_lander_is_small_and_recent_and_an_action_holds(monkeypatch):
