@@ -10,11 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from tinyevo.app.workers import worker_pool
-from tinyevo.environment import make_env
+from tinyevo.environment import find_spaces, make_env
 from tinyevo.evaluate import episode_seeds, rollout
 from tinyevo.td3 import TD3
 
 ENV_ID, EPISODES, PARTS, SEED = "LunarLanderContinuous-v3", 1000, 10, 1_000_000
+
+
+def load(path):
+    """The agent in a file; ValueError if it is none that flies here."""
+    agent = TD3.load_checkpoint(path)
+    if (agent.observation_space, agent.action_space) != find_spaces(ENV_ID):
+        raise ValueError(f"the agent in {path} is not one of {ENV_ID}")
+    return agent
 
 
 def fly(agent, part):
@@ -38,7 +46,7 @@ def main():
     parser.add_argument("agents", nargs="+", type=Path, help="files that save_checkpoint wrote")
     paths = parser.parse_args().agents
     try:
-        agents = [TD3.load_checkpoint(path) for path in paths]
+        agents = [load(path) for path in paths]
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print("| agent | mean | lowest | crashes | time limits | return 200 or more |")

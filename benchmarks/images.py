@@ -51,7 +51,6 @@ def evolve(seed, say=print):
         fitness = " ".join(f"{agent.fitness[-1]:6.3f}" for agent in run.population)
         say(f"{run.steps:6d} steps each {seconds:6.1f} s  {fitness}  best {run.best_return:.3f}")
 
-    # Half of the mutations would be of hyper-parameters whose ranges are the lander's.
     mutations = replace(SETTINGS.mutations, activation=0.2, channel_steps=(2, 4))
     return train(run, SETTINGS.tournament, mutations, config, on_generation=on_generation)
 

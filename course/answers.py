@@ -3,6 +3,8 @@
 import tomllib
 from pathlib import Path
 
+from variants import plain
+
 
 class Fault(str):
     """Why a line cannot be read; it stands in the place of the line's value."""
@@ -41,7 +43,9 @@ def line_by_line(text):
             continue
         if line.lstrip().startswith("["):
             (name,) = read
-            section = answers.setdefault(name, {})
+            if not isinstance(answers.get(name), dict):  # a value of this name gives way
+                answers[name] = {}
+            section = answers[name]
         else:
             section.update(read)
     return answers
@@ -69,7 +73,8 @@ def names_in(path):
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read {path}: {error}") from error
     names = [line.strip() for line in lines if line.strip()]
-    twice = {name for name in names if names.count(name) > 1}
+    plain_names = list(map(plain, names))
+    twice = {name for name in names if plain_names.count(plain(name)) > 1}
     if twice or not names:
         raise ValueError(f"{path} has {f'{min(twice)} twice' if twice else 'no names'}")
     return names

@@ -324,6 +324,8 @@ def main(arguments=None):
     parser.add_argument("--only", default="", metavar="NUMBERS", help=what)
     options = parser.parse_args(arguments)
     try:
+        if not re.fullmatch(r"(\d+(,\d+)*)?", options.only):
+            raise ValueError(f"--only takes numbers of tasks, as 3,4,16, not {options.only!r}")
         only = tuple(map(int, re.findall(r"\d+", options.only)))
         for out, student in folders(options):
             make(out, student, only=only)

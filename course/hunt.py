@@ -79,17 +79,24 @@ def plant(root, student, number):
     if place is None:
         raise ValueError(f"bug {number} does not fit: its line in the package was changed")
     mark = seal(root, student, number, f"{bug['file']}:{place}")  # tells whether, and not which
-    state.write_text(json.dumps({"number": number, "place": mark}), encoding="utf-8")
+    planted = {"number": number, "place": mark, "lines": line_counts(root)}
+    state.write_text(json.dumps(planted), encoding="utf-8")
 
 
 def restore(root, student):
-    """Take the planted bug out. Returns its number, or None if there is none."""
+    """Take the planted bug out. Returns its number, or None if there is none.
+
+    Raises ValueError if its line was changed into another one than it was.
+    """
     state = Path(root, "course", "hunt", "planted.json")
     if not state.exists():
         return None
     number = read_json(state)["number"]
     bug = the_bug(root, student, number)
-    swap(root, bug["file"], bug["new"], bug["old"])
+    gone = swap(root, bug["file"], bug["new"], bug["old"])
+    lines = Path(root, bug["file"]).read_text(encoding="utf-8").splitlines()
+    if gone is None and bug["old"] not in lines:
+        raise ValueError(f"bug {number}: its line was changed; undo that first, or repair it")
     state.unlink()
     return number
 
@@ -106,6 +113,14 @@ def swap(root, file, old, new):
     return place + 1
 
 
+def line_counts(root):
+    """How many lines each file of the package has."""
+    return {
+        path.relative_to(root).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+        for path in sorted(Path(root, "tinyevo").glob("*.py"))
+    }
+
+
 def answer(root, student, number, place, why):
     """Judge an answer, and keep it; returns (whether it is right, what to say).
 
@@ -118,16 +133,21 @@ def answer(root, student, number, place, why):
     if len(why.split()) < 5:
         raise ValueError("say with --why, in a sentence, what the line does wrong")
     file, _, line = place.rpartition(":")
-    if not line.isdigit() or not Path(root, file).is_file():
+    path, home = Path(root, file).resolve(), Path(root).resolve()
+    if not line.isdigit() or not path.is_file() or not path.is_relative_to(home):
         raise ValueError(f"{place!r} is no place: write tinyevo/FILE.py:LINE")
+    file = path.relative_to(home).as_posix()
     kept = read_json(record)
     before = kept.get(str(number), {"answers": []})
     if len(before["answers"]) >= ANSWERS:
         raise ValueError(f"bug {number} had its {ANSWERS} answers: --restore takes it out")
     bug = the_bug(root, student, number)
     repaired = bug["new"] not in Path(root, bug["file"]).read_text(encoding="utf-8").splitlines()
-    place = f"{Path(file).as_posix()}:{int(line)}"
-    named = read_json(state)["place"] == seal(root, student, number, place)
+    place = f"{file}:{int(line)}"
+    planted = read_json(state)
+    added = line_counts(root).get(file, 0) - planted["lines"].get(file, 0)  # perhaps above it
+    places = [f"{file}:{int(line) - shift}" for shift in (0, added)]
+    named = planted["place"] in [seal(root, student, number, each) for each in places]
     right = named and repaired and is_green(root, bug)
     answers = [*before["answers"], {"place": place, "why": why, "right": right}]
     kept[str(number)] = {"answers": answers, "seal": seal(root, student, number, answers)}

@@ -362,12 +362,18 @@ def mutation_effects(figure, histories=(HISTORY,)):
     )
 
 
+def arm_name(row):
+    """The arm of a row of a benchmark."""
+    return " ".join(filter(None, (row.get("question"), row["arm"])))
+
+
 def landed_share(rows, target=200.0):
-    """By arm, the (steps, share of seeds that had landed by then), each a list."""
+    """By arm, the (steps, share of seeds that had landed by then), each a list.
+
+    Where a table has several questions, an arm is called by both, "G evolution".
+    """
     shares = {}
-    for arm, group in itertools.groupby(
-        sorted(rows, key=lambda row: row["arm"]), lambda row: row["arm"]
-    ):
+    for arm, group in itertools.groupby(sorted(rows, key=arm_name), arm_name):
         group = list(group)
         seeds = {row["seed"] for row in group}
         landings = {}
@@ -394,7 +400,7 @@ def landings(figure, measured=MEASURED, arms=ARMS):
         name, place = arms.get(arm, (arm, (steps[-1] / 1000, share[-1])))
         axes.step(np.array(steps) / 1000, share, colour, where="post", linestyle=style, linewidth=5)
         axes.text(*place, name, color=colour, weight="bold", va="center", size=18)
-    seeds = {row["seed"] for row in rows if row["arm"] in shown}
+    seeds = {row["seed"] for row in rows if arm_name(row) == shown[0]}
     axes.set(xlabel="thousand environment steps of all members", ylim=(-0.03, 1.03))
     axes.set_ylabel(f"share of {len(seeds)} seeds that landed")
 

@@ -82,6 +82,8 @@ def test_a_founders_number_is_log_uniform_over_its_range():
         assert (draws <= ends[1]).mean() == pytest.approx(0.5, abs=0.08)
     with pytest.raises(ValueError, match="a range to draw from is above 0, not 0 to 1"):
         RLParameter(0, 1).draw(rng)
+    for value in (1e-4, 1e-3, 0.1, 1e6):  # rounding leads out of a range of one value
+        assert RLParameter(value, value).draw(rng) == value
 
 
 def test_a_number_moves_by_one_of_the_two_factors_equally_often():

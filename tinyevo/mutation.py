@@ -76,6 +76,7 @@ class RLParameter:
         if self.min <= 0:
             raise ValueError(f"a range to draw from is above 0, not {self.min} to {self.max}")
         value = math.exp(rng.uniform(math.log(self.min), math.log(self.max)))
+        value = min(max(value, self.min), self.max)  # rounding may step over an end
         return round(value) if self.dtype is int else value
 
     def mutate(self, value, rng):

@@ -45,6 +45,8 @@ def record_gif(agent, env_id, path, episodes=7, seed=0, max_steps=None):
             frames += flight
             durations += [every * STRIDE * step_time] * (len(flight) - 1) + [PAUSE]
     check_sizes(env_id, frames)
+    ends = np.round(np.cumsum(durations) / 10) * 10  # a GIF counts in hundredths of a second
+    durations = np.diff(ends, prepend=0).tolist()
     imageio.imwrite(path, frames, extension=".gif", duration=durations, loop=0)
     return returns
 

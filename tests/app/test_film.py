@@ -2,6 +2,7 @@
 
 import gc
 import io
+import itertools
 import sys
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -166,6 +167,13 @@ def test_bars_show_the_action_of_the_elite_from_the_middle_of_its_range():
     assert (strip == 255).all(), "the strip was changed"
 
 
+def test_an_action_that_cannot_move_has_its_bar_at_the_lower_end():
+    strip = np.full((20, 200, 3), 255, dtype=np.uint8)
+    box = Box(np.float32([0.5]), np.float32([0.5]))
+    blue = (film.draw_bars(strip, np.float32([0.5]), box) == film.BLUE).all(axis=2).any(axis=0)
+    assert blue[150:194].tolist() == [True] * 22 + [False] * 22
+
+
 def test_however_long_the_flights_are_a_film_is_bounded_and_the_last_elite_is_seen_to_its_end(
     monkeypatch,
 ):
@@ -215,6 +223,20 @@ def test_pictures_that_change_their_size_are_named_and_the_environment_closed(mo
     with pytest.raises(gym.error.Error, match="the pictures of Dots-v0 change their size"):
         filmed([Member(2)])
     assert Dots.open_ones == before
+
+
+def test_pictures_of_another_size_than_the_first_environments_are_named(monkeypatch):
+    calm, sizes = Dots.reset, itertools.count()
+
+    def reset(self, **options):
+        self.size = getattr(self, "size", next(sizes))
+        return calm(self, **options)
+
+    shown = lambda self: np.zeros((8 + 2 * self.size, 8, 3), np.uint8)  # noqa: E731
+    monkeypatch.setattr(Dots, "reset", reset)
+    monkeypatch.setattr(Dots, "render", shown)
+    with pytest.raises(gym.error.Error, match="the pictures of Dots-v0 change their size"):
+        filmed([Member(2), Member(5)])
 
 
 def test_a_fault_of_the_environment_is_told_as_it_is(monkeypatch):

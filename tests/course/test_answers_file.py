@@ -22,6 +22,13 @@ def test_a_line_that_is_none_costs_that_line_alone(tmp_path):
     assert name_in(read_answers(path)) == "" and len(faults(read_answers(path))) == 1
 
 
+def test_a_value_that_has_the_name_of_a_task_gives_way_to_the_task(tmp_path):
+    path = tmp_path / "answers.toml"
+    path.write_text("task14 = 3\ntask13 = 0,1\n[task14]\nloss = 1.5\n[task13]\nnoise = 2\n")
+    answers = read_answers(path)
+    assert answers["task14"] == {"loss": 1.5} and answers["task13"] == {"noise": 2}
+
+
 def test_a_file_that_is_not_there_or_no_text_is_one_line(tmp_path):
     (tmp_path / "x").write_bytes(b"\xff\xfe\x00")
     for name in ("none", "x"):

@@ -71,10 +71,11 @@ def test_a_bug_is_one_line_and_is_taken_out_again(folder):
 
 def test_no_file_tells_where_a_planted_bug_is(folder):
     plant(folder, STUDENT, NUMBER)
-    file = place(folder).partition(":")[0]
     kept = json.loads((folder / "course" / "hunt" / "planted.json").read_text())
-    assert kept.keys() == {"number", "place"} and kept["number"] == NUMBER
-    assert len(kept["place"]) == 64 and file not in str(kept)  # a seal, not a line
+    assert kept.keys() == {"number", "place", "lines"} and kept["number"] == NUMBER
+    assert len(kept["place"]) == 64 and ":" not in kept["place"]  # a seal, not a line
+    files = {path.relative_to(folder).as_posix() for path in folder.glob("tinyevo/*.py")}
+    assert kept["lines"].keys() == files
     assert "course/hunt/planted.json" in (folder / ".gitignore").read_text()
 
 
@@ -109,6 +110,36 @@ def test_the_place_and_a_repair_are_a_right_answer(folder, tests):
     assert answer(folder, STUDENT, NUMBER, where, WHY)[0]
     assert is_found(folder, STUDENT, NUMBER) and not is_found(folder, STUDENT, 5)
     assert restore(folder, STUDENT) is None
+
+
+def test_a_place_is_the_same_however_its_path_is_written(folder, tests):
+    plant(folder, STUDENT, NUMBER)
+    where = place(folder)
+    repair(folder)
+    assert answer(folder, STUDENT, NUMBER, str(folder.resolve() / where), WHY)[0]
+    assert is_found(folder, STUDENT, NUMBER)
+
+
+@pytest.mark.parametrize("above", [True, False])
+def test_a_line_that_was_added_hides_no_place(folder, tests, above):
+    plant(folder, STUDENT, NUMBER)
+    file, _, line = place(folder).partition(":")
+    repair(folder)
+    lines = (folder / file).read_text().splitlines()
+    lines.insert(0 if above else len(lines), "# mine")
+    (folder / file).write_text("\n".join(lines) + "\n")
+    assert answer(folder, STUDENT, NUMBER, f"{file}:{int(line) + above}", WHY)[0]
+
+
+def test_a_bug_whose_line_was_edited_is_not_said_to_be_out(folder):
+    plant(folder, STUDENT, NUMBER)
+    bug = the_bug(folder, STUDENT, NUMBER)
+    path, before = folder / bug["file"], package(folder)
+    path.write_text(path.read_text().replace(bug["new"] + "\n", bug["new"] + "  # hm\n"))
+    with pytest.raises(ValueError, match="its line was changed; undo that first"):
+        restore(folder, STUDENT)
+    path.write_text(before[path])
+    assert restore(folder, STUDENT) == NUMBER
 
 
 @pytest.mark.parametrize("fault", ["place", "no repair", "wrong repair"])

@@ -87,6 +87,8 @@ def test_the_share_that_landed_is_of_all_seeds_and_a_landing_counts_once():
     shares = pictures.landed_share([dict(zip(names, row)) for row in table])
     assert shares["a"] == ([0, 20, 40], [0, 0.5, 0.5])
     assert shares["b"] == ([0, 5, 5], [0, 1, 1])
+    asked = [{"question": name, **row} for name in "GU" for row in [dict(zip(names, table[-1]))]]
+    assert list(pictures.landed_share(asked)) == ["G b", "U b"]
 
 
 @pytest.mark.slow

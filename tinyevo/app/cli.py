@@ -268,8 +268,8 @@ def find_device(name):
     try:
         torch.empty(1, device=name).cpu()  # there and back
         return torch.device(name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0].partition(". ")[0]
         raise ValueError(f"--device {name} is not available here: {reason}") from error
 
 

@@ -95,6 +95,7 @@ def record_evolution(scenes, env_id, path, seed=0, max_steps=None):
             strip = draw_caption(caption, background.shape[1])
             flights = [flight(*pair, start, stride) for pair in zip(agents, envs)]
             for shown, action in islice(side_by_side(flights, background), frames):
+                check_sizes(env_id, [background, *shown])
                 bars = draw_bars(strip, action, env.action_space)
                 frame = np.concatenate([overlay(background, shown), bars])
                 durations.append(FRAME_TIME)
@@ -163,7 +164,8 @@ def draw_bars(strip, action, box):
     strip[:2] = 0
     width = strip.shape[1]
     track = strip[:, width * 3 // 4 : width * 97 // 100]
-    shares = (action - box.low) / (box.high - box.low)
+    size = box.high - box.low
+    shares = (action - box.low) / np.where(size > 0, size, 1)
     for rows, share in zip(np.array_split(track, len(shares)), shares):
         bar = rows[len(rows) // 4 : -1 - len(rows) // 4]
         bar[:] = GREY

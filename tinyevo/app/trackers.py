@@ -3,7 +3,8 @@
 A tracker gets the settings; after each generation the fitness of its elite (`fitness`), the mean
 return of the best confirmed agent (`confirmed`), and of each member its fitness and every
 hyper-parameter that evolution searches (`lr_actor/13`); at the end the pictures and the films. All
-numbers stand over the environment steps of a member.
+numbers stand over the environment steps of a member. (A run that is killed while it saves a
+generation may lack it here; its `history.csv` has it.)
 
 The 13 is the id of an agent, which it keeps for life, wherever it stands in the population. A child
 has an id of its own, and its lines begin where its parent was, so that a lineage is read from line
