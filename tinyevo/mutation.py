@@ -76,8 +76,7 @@ class RLParameter:
         if self.min <= 0:
             raise ValueError(f"a range to draw from is above 0, not {self.min} to {self.max}")
         value = math.exp(rng.uniform(math.log(self.min), math.log(self.max)))
-        value = min(max(value, self.min), self.max)  # rounding may step over an end
-        return round(value) if self.dtype is int else value
+        return self._within(round(value) if self.dtype is int else value)
 
     def mutate(self, value, rng):
         """`value` times one of the factors, within the bounds.
@@ -100,7 +99,11 @@ class RLParameter:
             new = max(round(new), value + 1)
         elif self.dtype is int:
             new = min(round(new), value - 1)
-        return self.dtype(min(max(new, self.min), self.max))
+        return self._within(new)
+
+    def _within(self, value):
+        """The value of this range that is nearest, as `dtype`."""
+        return self.dtype(min(max(value, self.min), self.max))
 
 
 RANGES = {  # of the settings of `Mutations`, both ends included
