@@ -15,6 +15,7 @@ from pathlib import Path
 
 import bugs
 from answers import names_in
+from hunt import read_json
 from needs import is_run, key, recorded
 from questions import QUESTIONS, asked
 from sources import BLOCK, SOLUTION, emptied, only_tests, requoted
@@ -32,7 +33,7 @@ NOBODYS = "This folder is nobody's own."
 PYTEST = """[tool.pytest.ini_options]
 testpaths = ["tests"]
 pythonpath = [".", "tests", "course"]
-addopts = "--strict-markers --continue-on-collection-errors -q --tb=short"
+addopts = "--strict-markers --continue-on-collection-errors -q --tb=short -rN"
 filterwarnings = ["error", "ignore:builtin type:DeprecationWarning"]
 """
 
@@ -45,6 +46,11 @@ def make(out, student="", root=ROOT, only=()):
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not an empty folder: name a new one")
+    planted = read_json(root / "course" / "hunt" / "planted.json")
+    if planted:
+        raise ValueError(
+            f"bug {planted['number']} is planted here: take it out (hunt.py --restore)"
+        )
     if unknown := set(only) - {task.number for task in TASKS}:
         raise ValueError(f"there is no task {', '.join(map(str, sorted(unknown)))}")
     holes = [task for task in REFILLS if not only or task.number in only]

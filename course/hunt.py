@@ -5,8 +5,8 @@
     python course/hunt.py --restore                            take it out again
 
 A bug is one line. An answer is right if it names the line that was planted, if that line has been
-repaired, and if the test that catches the bug, which nobody has seen before, is green then. So
-nobody gets there by guessing lines. There are two answers for each bug.
+repaired, and if the test that catches the bug is green then. So nobody gets there by guessing
+lines. There are two answers for each bug. While one is planted, the folder's `pytest` runs nothing.
 """
 
 import argparse

@@ -1,15 +1,15 @@
 """The key to one student's variant: `python course/key.py "Ada Lovelace"`.
 
-It prints the right numbers, as the package computes them, and which patch of `tests/bugs` each bug
-is, with its line. Nothing of this is in a student's folder, but whoever has the folder can compute
-the numbers.
+It prints the right numbers, as the package computes them (some by simulation), by how much an
+answer may be off, and which patch of `tests/bugs` each bug is, with its line. Nothing of this is in
+a student's folder, but whoever has the folder can compute the numbers.
 """
 
 import argparse
 from pathlib import Path
 
 from bugs import read
-from questions import given, right
+from questions import QUESTIONS, given, right
 from tasks import DERIVE, PREDICT
 from variants import BUGS, bug_of, hunted, projects, tasks_of
 
@@ -23,7 +23,10 @@ def key(student):
     for task in tasks_of(student):
         for name in task.tests if task.kind in (PREDICT, DERIVE) else ():
             words = ", ".join(f"{word}={value}" for word, value in given(student, name).items())
-            lines.append(f"task {task.number} {name:9} {right(student, name):<9.5g} {words}")
+            value = f"{right(student, name):.5g}"
+            if tolerance := QUESTIONS[name].tolerance:
+                value += f" +- {tolerance:.1%}"
+            lines.append(f"task {task.number} {name:9} {value:17} {words}")
     bugs = read(ROOT)
     for number in range(1, BUGS + 1):
         patch = bug_of(student, number)

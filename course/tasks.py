@@ -138,6 +138,7 @@ TASKS = (
             "a_great_past_helps_neither_the_elite_nor_a_parent",
             "a_fitness_that_is_not_finite_never_wins",
             "the_same_generator_selects_the_same",
+            "members_can_be_judged_by_the_mean_of_several_fitnesses",
         ),
     ),
     Task(
@@ -181,6 +182,7 @@ TASKS = (
             "the_target_is_in_the_unit_of_the_scaled_reward",
             "the_target_uses_the_target_networks_at_the_next_observation",
             "the_discount_is_for_one_environment_step_however_seldom_there_is_an_update",
+            "the_smoothed_action_stays_in_the_box",
         ),
     ),
     Task(
@@ -247,6 +249,7 @@ TASKS = (
             "an_added_unit_with_a_kernel_has_the_spread_of_all_that_it_reads",
             "the_worked_example_of_growing_a_layer_of_two_nodes",
             "added_nodes_take_part_after_one_update",
+            "the_weights_of_added_nodes_are_up_to_the_generator",
             "a_node_that_was_just_added_can_be_removed_without_a_trace",
         ),
     ),
@@ -265,6 +268,7 @@ TASKS = (
         tests=_all(
             "test_train",
             "there_is_one_update_for_every_learn_step_steps",
+            "each_update_has_a_batch_of_its_own_and_the_noise_of_the_slice",
         ),
     ),
     Task(
@@ -416,9 +420,10 @@ TASKS = (
         minutes=60,
         points=5,
         hint="Start with one child whose fitness is far from its parent's, and ask what would "
-        "have to be flown to know why. How far single episodes spread stands in no file: load "
-        "elite.pt as the tutorial does, and call evaluate with max_steps=200, which gives the "
-        "return of each.",
+        "have to be flown to know why. How far single episodes spread stands in no file: the run "
+        "says it at its end of the best confirmed agent, elite.pt, which may be of an earlier "
+        "generation. Load it as the tutorial does, and call evaluate with max_steps=200, which "
+        "gives the return of each.",
         after=BODIES,
         text="Run `python train_lunar.py --quick --seed N` with a seed that you choose (day and "
         "month of your birthday, say; it cuts episodes at 200 steps, so do not expect a landing). "
@@ -437,7 +442,9 @@ TASKS = (
         hint="Write down before the first run what you count, how many seeds, and when you stop.",
         after=BODIES,
         text="Compare the script's noise with the often-copied one (expl_noise 0.1, noise_dt "
-        "0.01) on at least five seeds each, 300,000 steps of all members, everything else alike. "
+        "0.01; both are settings at the top of train_lunar.py) on at least five seeds each, "
+        "300,000 steps of all members (--max-steps 75000, which counts those of one of the four), "
+        "everything else alike. "
         "Report every seed, the steps to a confirmed 200, and Fisher's exact test. With the "
         "settings of version 0.1.0, 5 of 5 landed against 0 of 5, with a median of 180,000 steps; "
         "with those of now the script's noise landed on all, with a median of 60,000. Then "
@@ -450,14 +457,16 @@ TASKS = (
         "when does selection pay?",
         minutes=480,
         points=15,
-        hint="Selection among noisy fitnesses is partly a lottery: which ratio of noise to real "
+        hint="Write down before the first run what you count, how many seeds, and when you stop. "
+        "Selection among noisy fitnesses is partly a lottery: which ratio of noise to real "
         "differences decides?",
         after=(4, 5),
-        text="Take the toy of the two climbers from the tutorial. Let a large h overshoot, add "
-        "normal noise to the fitness that selection sees (never to the one you report), and find "
-        "the noise from which selection no longer beats mutation alone, for populations of 2, 4 "
-        "and 10, with at least 50 seeds and error bars. Expected without noise, for the toy as it "
-        "is: about 0.39 with neither, 1.17 with mutation alone and 1.20 with both.",
+        text="Take the toy of the two climbers from the tutorial; in larger populations the "
+        "founders have (1, 0) and (0, 1) in turn. Add normal noise to the fitness that selection "
+        "sees (never to the one you report), and find the noise from which selection no longer "
+        "beats mutation alone, for populations of 2, 4 and 10, with at least 50 seeds and error "
+        "bars. Expected without noise, for the toy as it is (seed 0): 0.39 with neither, 1.17 with "
+        "mutation alone and 1.20 with both.",
     ),
 )
 REFILLS = tuple(task for task in TASKS if task.kind == REFILL)

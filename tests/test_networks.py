@@ -256,6 +256,17 @@ def test_the_worked_example_of_growing_a_layer_of_two_nodes():
     assert grown.weights[1].grad.flatten().tolist() == [2.0, 0.0, 2.0]
 
 
+def test_the_weights_of_added_nodes_are_up_to_the_generator():
+    network, before = make((5,)), torch.get_rng_state()
+    first, twin, other = (
+        network.add_nodes(0, 3, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first.weights[0], twin.weights[0])
+    assert torch.equal(first.biases[0], twin.biases[0])
+    assert not torch.equal(first.weights[0], other.weights[0])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_added_nodes_take_part_after_one_update():
     grown = make((4,)).add_nodes(0, 3, rng())
     grown(inputs()).square().sum().backward()

@@ -160,6 +160,22 @@ def test_there_is_one_update_for_every_learn_step_steps(learn_step, num_envs, mo
     assert agent.steps == memory.counter == 48
 
 
+def test_each_update_has_a_batch_of_its_own_and_the_noise_of_the_slice(monkeypatch):
+    batches, generators = [], []
+
+    def learn(agent, batch, generator):
+        batches.append(batch.obs.numpy().tobytes())
+        generators.append(generator)
+
+    monkeypatch.setattr(TD3, "learn", learn)
+    config = replace(TINY, num_envs=8, evo_steps=48)  # eight updates after each step of all
+    (agent,), memory = setup(config, size=1)
+    train_member(agent, memory, config, seed=0)
+    assert len(set(batches)) == 48
+    assert {type(generator) for generator in generators} == {torch.Generator}
+    assert len(set(map(id, generators))) == 1
+
+
 @pytest.mark.parametrize("updates_for, updates", [("own", 10), ("everybody", 30)])
 def test_a_member_updates_for_its_own_steps_or_for_those_of_all_three(updates_for, updates):
     config = replace(TINY, updates_for=updates_for, max_steps=30)

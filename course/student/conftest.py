@@ -25,7 +25,14 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """A marker for each task."""
+    """A marker for each task. While a bug is planted no test tells where it is."""
+    planted = ROOT / "course" / "hunt" / "planted.json"
+    if planted.exists():
+        number = json.loads(planted.read_text(encoding="utf-8"))["number"]
+        what = (
+            "find it by its table, not by the tests; python course/hunt.py --restore takes it out"
+        )
+        raise pytest.UsageError(f"bug {number} is planted: {what}")
     for task in TASKS:
         config.addinivalue_line("markers", f"{task.marker}: {task.title}")
 

@@ -75,7 +75,7 @@ def test_the_plan_has_every_task_once_and_its_hours_are_those_of_the_table():
     assert named == [task.number for task in TASKS if task.kind != PROJECT]
     hours = (project + sum(said for _, said in groups(plan))) / 60
     last = (project + sum(said for _, said in groups(plan.partition("| 4 |")[2]))) / 60
-    assert f"{hours:.0f} hours at home" in plan
+    assert f"{hours:.0f} hours of tasks at home" in plan
     assert f"{last:.0f} of the {hours:.0f} hours fall after session 4" in plan
 
 
