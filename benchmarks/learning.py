@@ -18,6 +18,7 @@ from concurrent.futures import as_completed
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from statistics import median
 
@@ -48,6 +49,7 @@ SETTINGS = {
 }
 
 STEPS = 300_000  # training steps of all members together
+MEMBERS = 4  # of a population, and of agents that fly side by side
 SEEDS = {"G": range(100, 120), "U": range(120, 140)}  # the settings were chosen on others
 NONE = Mutations(no_mutation=1, architecture=0, parameters=0, activation=0, rl_hp=0)
 
@@ -56,7 +58,7 @@ NONE = Mutations(no_mutation=1, architecture=0, parameters=0, activation=0, rl_h
 class Arm:
     """What is flown."""
 
-    size: int = 4  # members that share a memory
+    size: int = MEMBERS  # that share a memory
     copies: int = 1  # such runs side by side, of which the first landing counts
     mutation: bool = True
     selection: bool = True
@@ -67,9 +69,9 @@ ARMS = {
     "evolution": Arm(),
     "no mutation": Arm(mutation=False),
     "no selection": Arm(mutation=False, selection=False),
-    "four independent": Arm(size=1, copies=4),
+    "four independent": Arm(size=1, copies=MEMBERS),
     "single": Arm(size=1),
-    "single, all updates": Arm(size=1, members_counted=4),
+    "single, all updates": Arm(size=1, members_counted=MEMBERS),
 }
 PICTURES = {  # of the share that landed: the arms in each
     "population": ("evolution", "no mutation", "no selection"),
@@ -92,6 +94,9 @@ COLUMNS = (
 )
 
 
+COSTS = ("flights", "updates", "processor", "clock")
+
+
 class NoSelection(TournamentSelection):
     """Everybody goes on as they are."""
 
@@ -109,8 +114,8 @@ def new_run(arm, settings, copy):
     spaces = find_spaces(config.env_id)
     space = settings.mutations.hp_space if config.draw_hp else {}
     network = vars(settings.network)
-    population = create_population(4, *spaces, settings.hp, config.seed, space, **network)
-    members = population if arm.size == 4 else [population[copy]]
+    population = create_population(MEMBERS, *spaces, settings.hp, config.seed, space, **network)
+    members = population if arm.size == MEMBERS else [population[copy]]
     return Run(members, ReplayBuffer(config.memory_size, *spaces))
 
 
@@ -118,7 +123,7 @@ class Meter:
     """Counts what a run costs, as the `map` of its training."""
 
     def __init__(self, costs, members_counted):
-        self.costs = costs  # by name: "flights", "processor", "clock"
+        self.costs = costs  # by name, see `COSTS`
         self.members_counted = members_counted
 
     def __call__(self, function, *arguments):
@@ -159,20 +164,31 @@ class Flight:
     """One of the runs of an arm, from where it was left, and what each of its generations cost."""
 
     def __init__(self, path, arm, settings, copy):
-        self.folder, self.settings, self.arm = RunFolder(path), settings, arm
+        self.folder, self.arm = RunFolder(path), arm
         self.ledger = path.with_suffix(".json")
         self.costs = json.loads(self.ledger.read_text()) if self.ledger.exists() else []
         begun = (path / "population.pt").exists()
         self.run = self.folder.load()[0] if begun else new_run(arm, settings, copy)
+        if len(self.costs) < self.run.generation:
+            raise ValueError(f"{self.ledger} lacks what some generations cost: remove {path}")
         del self.costs[self.run.generation :]  # of a generation that was not kept
+        # Side by side, each flies starts and noise of its own.
+        seed = settings.config.seed if arm.copies == 1 else copy_seed(settings.config.seed, copy)
+        self.settings = replace(settings, config=replace(settings.config, seed=seed))
+        self.diverged = False
 
-    def go_on(self, tournament, mutations, until):
-        """Fly up to so many steps of a member, and keep the run with what that cost."""
-        costs = {"flights": 0, "updates": 0, "processor": 0.0, "clock": 0.0}
-        limit = replace(self.settings.config, max_steps=until)
-        with counted(costs):
-            meter = Meter(costs, self.arm.members_counted)
-            self.run = train(self.run, tournament, mutations, limit, meter)
+    def go_on(self, tournament, mutations):
+        """Fly a generation, and keep the run with what that cost."""
+        costs, config = dict.fromkeys(COSTS, 0), self.settings.config
+        until = min(self.run.steps + config.evo_steps, config.max_steps)
+        try:
+            with counted(costs):
+                meter = Meter(costs, self.arm.members_counted)
+                limit = replace(config, max_steps=until)
+                self.run = train(self.run, tournament, mutations, limit, meter)
+        except FloatingPointError:
+            self.diverged = True
+            return
         self.costs.append(costs)
         # First the costs, so that no generation is ever kept without them.
         self.ledger.parent.mkdir(parents=True, exist_ok=True)
@@ -180,25 +196,33 @@ class Flight:
         self.folder.save(self.run, self.settings)
 
 
+def copy_seed(seed, copy):
+    """The seed of one of several runs side by side."""
+    return int(np.random.SeedSequence([seed, copy]).generate_state(1)[0])
+
+
 def take_turns(flights, tournament, mutations, config):
     """Fly, a generation each in turn, until one has landed or all have flown their steps.
 
-    Returns whether one has landed.
+    Who diverges flies no further. Returns whether one has landed.
     """
     while True:
-        steps = [flight.run.steps for flight in flights]
         landed = any(flight.run.best_return >= config.target for flight in flights)
-        if min(steps) == max(steps) and (landed or steps[0] >= config.max_steps):
+        sound = [flight for flight in flights if not flight.diverged]
+        steps = [flight.run.steps for flight in sound]
+        level = not sound or min(steps) == max(steps)
+        if level and (landed or not sound or steps[0] >= config.max_steps):
             return landed
-        until = min(min(steps) + config.evo_steps, config.max_steps)
-        flights[steps.index(min(steps))].go_on(tournament, mutations, until)
+        sound[steps.index(min(steps))].go_on(tournament, mutations)
 
 
 def fly_arm(question, name, seed):
     """One run of an arm, from where it was left, to its landing or its last step; its row."""
     torch.set_num_threads(1)
     arm, settings = ARMS[name], SETTINGS[question]
-    config = replace(settings.config, seed=seed, max_steps=STEPS // (arm.size * arm.copies))
+    agents = arm.size * arm.copies
+    look = settings.config.evo_steps * MEMBERS // agents  # after as many steps of all in each arm
+    config = replace(settings.config, seed=seed, evo_steps=look, max_steps=STEPS // agents)
     settings = replace(settings, config=config)
     choose = TournamentSelection if arm.selection else NoSelection
     tournament = choose(**{**vars(settings.tournament), "population_size": arm.size})
@@ -211,16 +235,20 @@ def fly_arm(question, name, seed):
         landed = take_turns(flights, tournament, mutations, config)
 
     best = max((flight.run for flight in flights), key=lambda run: run.best_return)
-    turns = list(zip(*(flight.costs for flight in flights)))  # of all copies, by generation
-    costs = {key: sum(cost[key] for turn in turns for cost in turn) for key in turns[0][0]}
+    # The costs of all copies, by generation; of one that diverged there are no more.
+    zeros = dict.fromkeys(COSTS, 0)
+    turns = list(zip_longest(*(flight.costs for flight in flights), fillvalue=zeros))
+    costs = {name: sum(cost[name] for turn in turns for cost in turn) for name in COSTS}
+    steps = sum(flight.run.steps for flight in flights) * arm.size
     episodes = {"episodes": 100, "seed": config.derived_seed(SCORE)}
-    final = evaluate(best.best, config.env_id, **episodes).mean()
+    agent = best.best or best.population[0]  # who diverged in the first generation has no best
+    final = evaluate(agent, config.env_id, **episodes).mean()
     return {
         "question": question,
         "arm": name,
         "seed": seed,
         "landed": landed,
-        "steps": sum(flight.run.steps for flight in flights) * arm.size,
+        "steps": steps if landed else STEPS,
         "flights": costs["flights"],
         "updates": costs["updates"],
         "processor": round(costs["processor"], 1),
@@ -259,7 +287,7 @@ def write_rows(rows):
 def report(rows):
     """The tables of RESULTS.md, as text: what each arm needs, and how evolution compares.
 
-    Only arms of which all seeds have flown are compared: whoever tests on the way finds something.
+    They are compared when all seeds of all arms have flown: who tests on the way finds something.
     """
     lines = []
     for question, title in QUESTIONS.items():
@@ -267,9 +295,9 @@ def report(rows):
         if not arms:
             continue
         lines += [f"### {question}: {title}", "", *arm_table(arms)]
-        complete = {name: own for name, own in arms.items() if len(own) == len(SEEDS[question])}
-        if "evolution" in complete and len(complete) > 1:
-            lines += ["", *rival_table(complete)]
+        flown = [{row["seed"] for row in own} == set(SEEDS[question]) for own in arms.values()]
+        if len(arms) == len(ARMS) and all(flown):
+            lines += ["", *rival_table(arms)]
         lines += [""]
     return "\n".join(lines)
 
@@ -290,16 +318,16 @@ def arm_table(arms):
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, rows in arms.items():
         landed = [row for row in rows if row["landed"]]
-        middle = steps_text(median(landing_steps(rows)))
+        middle = steps_text(median(landing_costs(rows)))
         if len(rows) >= 5:  # an interval from fewer says nothing
-            low, high = median_interval(landing_steps(rows))
+            low, high = median_interval(landing_costs(rows))
             middle += f" ({low} to {high})"
         cells = [name, f"{len(landed)} of {len(rows)}", middle]
-        cells += [f"{median([row[key] for row in rows]):,.0f}" for key in ("flights", "updates")]
-        cells += [f"{median([row[key] for row in rows]):,.0f}" for key in ("processor", "clock")]
+        least = "" if len(landed) == len(rows) else ">= "  # who did not land would need more
+        cells += [f"{least}{median([row[name] for row in rows]):,.0f}" for name in COSTS]
         cells.append(f"{median([row['final'] for row in rows]):.0f}")
         each = [
-            f"{row['seed']}: {steps_text(step)}" for row, step in zip(rows, landing_steps(rows))
+            f"{row['seed']}: {steps_text(step)}" for row, step in zip(rows, landing_costs(rows))
         ]
         cells.append(", ".join(each))
         lines.append(f"| {' | '.join(cells)} |")
@@ -307,22 +335,39 @@ def arm_table(arms):
 
 
 def rival_table(arms):
-    """A row for each rival of evolution: the p-values of the three tests of the protocol."""
-    lines = [
-        "| evolution against | steps (log-rank) | share landed (Fisher) | final (Mann-Whitney) |",
-        "|---|---|---|---|",
-    ]
+    """A row for each rival of evolution: the tests of the protocol, and how often it is ahead."""
+    heads = ("evolution against", "steps (log-rank)", "updates (log-rank)", "share landed (Fisher)")
+    lines = [f"| {' | '.join((*heads, 'final (Mann-Whitney)'))} |", "|---" * 5 + "|"]
     own = arms["evolution"]
     for name, rows in arms.items():
         if name != "evolution":
-            values = [f"{test(own, rows):.3g}" for test in (logrank, fisher, mannwhitney)]
-            lines.append(f"| {name} | {' | '.join(values)} |")
+            cells = [name]
+            for count in ("steps", "updates"):
+                share, low, high = share_sooner(own, rows, count)
+                pairs = f"sooner in {share:.0%} of pairs, {low:.0%} to {high:.0%}"
+                cells.append(f"{logrank(own, rows, count):.3g} ({pairs})")
+            cells += [f"{test(own, rows):.3g}" for test in (fisher, mannwhitney)]
+            lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def landing_steps(rows):
-    """The steps to the landing of each run, infinity where it did not land."""
-    return [row["steps"] if row["landed"] else math.inf for row in rows]
+def share_sooner(own, rival, count, draws=2000):
+    """In which share of all pairs of runs the first one landed with less: (share, low, high).
+
+    Two that landed with as much, or not at all, count as a half. The ends are of a 95 % bootstrap
+    interval.
+    """
+    ours, theirs = (np.array(landing_costs(rows, count)) for rows in (own, rival))
+    sooner = (ours[:, None] < theirs) + 0.5 * (ours[:, None] == theirs)  # a row for each of ours
+    rng = np.random.default_rng(0)
+    rows, columns = (rng.integers(size, size=(draws, size)) for size in sooner.shape)
+    means = np.sort([sooner[np.ix_(*pair)].mean() for pair in zip(rows, columns)])
+    return sooner.mean(), *(means[int(share * draws)] for share in (0.025, 0.975))
+
+
+def landing_costs(rows, name="steps"):
+    """What the landing of each run cost, infinity where it did not land."""
+    return [row[name] if row["landed"] else math.inf for row in rows]
 
 
 def steps_text(steps):
@@ -338,14 +383,17 @@ def median_interval(values, draws=10_000):
     return tuple(steps_text(medians[int(share * draws)]) for share in (0.025, 0.975))
 
 
-def logrank(own, rival):
-    """The p-value of a log-rank test of the steps to a landing; runs without one are censored."""
+def logrank(own, rival, count="steps"):
+    """The p-value of a log-rank test of the steps, or of other costs, to a landing.
+
+    Runs without one are censored.
+    """
     from scipy import stats
 
     samples = []
     for rows in (own, rival):
-        ended = [row["steps"] for row in rows if row["landed"]]
-        cut = [row["steps"] for row in rows if not row["landed"]]
+        ended = [row[count] for row in rows if row["landed"]]
+        cut = [row[count] for row in rows if not row["landed"]]
         samples.append(stats.CensoredData(uncensored=ended, right=cut))
     return stats.logrank(*samples).pvalue
 

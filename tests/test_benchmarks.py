@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import itertools
+import json
 import math
 import re
 import statistics
@@ -60,7 +61,7 @@ def rows(arm, steps, question="G"):
 def test_a_run_that_did_not_land_counts_as_later_than_any(learning):
     steps = [10_000, None, 30_000, 20_000, None]
     table = "\n".join(learning.arm_table({"single": rows("single", steps)}))
-    assert "| single | 3 of 5 | 30,000 (10,000 to -) | 10 | 20 | 3 | 1 | 100 |" in table
+    assert "| single | 3 of 5 | 30,000 (10,000 to -) | >= 10 | >= 20 | >= 3 | >= 1 | 100 |" in table
     assert "0: 10,000, 1: -, 2: 30,000, 3: 20,000, 4: -" in table
 
 
@@ -86,8 +87,12 @@ def test_a_report_has_a_table_of_arms_and_a_table_of_rivals(learning, monkeypatc
     assert text.count("| evolution | 3 of 3 |") == 1 and text.count("| single | 2 of 3 |") == 1
     assert "| evolution against | " not in text, "not all seeds have flown"
     monkeypatch.setattr(learning, "SEEDS", {"G": range(3)})
+    assert "| evolution against | " not in learning.report(own + rival), "nor all arms"
+    monkeypatch.setattr(learning, "ARMS", {"evolution": None, "single": None})
     text = learning.report(own + rival)
     assert "| evolution against | " in text and "### U" not in text
+    assert "(sooner in 100% of pairs, 100% to 100%)" in text  # counted in steps
+    assert "(sooner in 67% of pairs, " in text  # in updates, of which all made as many
 
 
 def test_the_tables_of_whether_evolution_pays_are_what_was_measured(learning):
@@ -143,6 +148,52 @@ def test_an_arm_flies_its_steps_and_its_costs_are_counted(tiny, arm):
     assert row["updates"] == updates[arm]
     assert row["flights"] > 120
     assert tiny.fly_arm("G", arm, 3)["flights"] == row["flights"], "an ended run flies nothing"
+
+
+def test_agents_side_by_side_fly_other_starts_with_other_noise(tiny, tmp_path):
+    arm, settings = tiny.ARMS["four independent"], tiny.SETTINGS["G"]
+    flights = [tiny.Flight(tmp_path / str(copy), arm, settings, copy) for copy in range(4)]
+    assert len({flight.settings.config.seed for flight in flights}) == 4
+    alone = tiny.Flight(tmp_path / "alone", tiny.ARMS["single"], settings, 0)
+    assert alone.settings.config.seed == settings.config.seed
+
+
+def test_all_arms_are_looked_at_after_as_many_steps_of_all(tiny, tmp_path):
+    looks = {}
+    for arm in tiny.ARMS:
+        tiny.fly_arm("G", arm, 3)
+        (config, *_) = (tmp_path / "runs").glob(
+            f"G-{arm.replace(' ', '-').replace(',', '')}-3/0/*.json"
+        )
+        agents = tiny.ARMS[arm].size * tiny.ARMS[arm].copies
+        looks[arm] = json.loads(config.read_text())["config"]["evo_steps"] * agents
+    assert set(looks.values()) == {4 * TINY.evo_steps}
+
+
+def test_an_agent_that_diverges_counts_as_one_that_did_not_land(tiny, monkeypatch):
+    train, calls = tiny.train, itertools.count()
+
+    def diverging(*arguments):
+        if next(calls) == 1:
+            raise FloatingPointError("all members diverged")
+        return train(*arguments)
+
+    monkeypatch.setattr(tiny, "STEPS", 240)
+    monkeypatch.setattr(tiny, "train", diverging)
+    row = tiny.fly_arm("G", "four independent", 3)  # the second of four diverges at once
+    assert row["steps"] == 240 and not row["landed"] and row["updates"] == 3 * 30
+    monkeypatch.setattr(tiny, "train", train)
+    calls = itertools.count(1)
+    monkeypatch.setattr(tiny, "train", diverging)
+    row = tiny.fly_arm("G", "single", 3)
+    assert row["steps"] == 240 and not row["landed"] and row["updates"] == 0
+
+
+def test_costs_that_are_missing_are_not_taken_for_none(tiny, tmp_path):
+    tiny.fly_arm("G", "single", 3)
+    (tmp_path / "runs" / "G-single-3" / "0.json").unlink()
+    with pytest.raises(ValueError, match="lacks what some generations cost"):
+        tiny.fly_arm("G", "single", 3)
 
 
 @pytest.mark.parametrize("arm, stop", [("evolution", 1), ("four independent", 0),
