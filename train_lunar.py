@@ -1,7 +1,7 @@
 """Evolve a population of TD3 agents until one of them lands: `python train_lunar.py`.
 
-First every setting of a run, with its reason; then the program, from the first generation to the
-film. `python train_lunar.py --help` shows the flags that change a setting for one run.
+First every setting, but those of agents that see pictures, with its reason; then the program, from
+the first generation to the film. `python train_lunar.py --help` shows the flags that change one.
 """
 
 from dataclasses import replace
@@ -116,14 +116,14 @@ def main(options):
             settings.tournament.population_size,
             *spaces,
             settings.hp,
-            config.seed,
-            settings.mutations.hp_space if config.draw_hp else {},
+            seed=config.seed,
+            drawn_from=settings.mutations.hp_space if config.draw_hp else None,
             device=options.device,
             **vars(settings.network),
         )
         run = Run(population, ReplayBuffer(config.memory_size, *spaces, options.device))
     folder.save(run, settings)
-    show_settings(settings, run, options)
+    show_settings(run, options)
 
     # Train it. After each generation the whole run is saved, and its members are shown.
     with side_by_side(options.workers, run, config) as workers:

@@ -151,7 +151,10 @@ def can_render(env_id):
 
 
 def episode_limit(env_id):
-    """The environment's own limit of an episode's length in steps, or None."""
+    """The environment's own limit of an episode's length in steps, or None.
+
+    Raises `gymnasium.error.Error` if it cannot be made.
+    """
     with make_env(env_id) as env:
         return env.spec.max_episode_steps
 

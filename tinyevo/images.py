@@ -79,9 +79,14 @@ class CNNConfig(MLPConfig):
         return height * width
 
     @property
+    def features(self):
+        """What the encoder gives: all pixels of all maps."""
+        return self.channels[-1] * self.pixels
+
+    @property
     def fan_in(self):
-        """Inputs of the perceptron: all pixels of all maps, and what comes beside the picture."""
-        return self.channels[-1] * self.pixels + self.num_inputs
+        """Inputs of the perceptron: the features, and what comes beside the picture."""
+        return self.features + self.num_inputs
 
 
 class EvolvableCNN(EvolvableMLP):
@@ -180,14 +185,13 @@ class EvolvableCNN(EvolvableMLP):
 
     def _layers(self):
         """The kernels, and the perceptron's weights on the maps: (ensemble, in, pixels, out)."""
-        features = self.config.fan_in - self.config.num_inputs
-        maps = self.weights[0][:, :features]
+        maps = self.weights[0][:, : self.config.features]
         return [*self.kernels, maps.unflatten(1, (self.config.channels[-1], -1))]
 
     def _edited_encoder(self, config, layers, offsets):
         """A new network of this configuration with a copy of these tensors."""
         *kernels, maps = layers
-        beside = self.weights[0][:, self.config.fan_in - self.config.num_inputs :]
+        beside = self.weights[0][:, self.config.features :]
         first = torch.cat([maps.flatten(1, 2), beside], dim=1)
         new = self._edited(config, [first, *self.weights[1:]], self.biases)
         new.kernels, new.offsets = parameters(kernels), parameters(offsets)

@@ -9,8 +9,8 @@ apply, such as another activation where only one is allowed, is drawn again amon
 `agent.mutation_kind` and `agent.mutation` say what happened.
 
 One rule covers the optimisers and targets: a network that was replaced gets fresh ones (all
-networks after a mutation of the architecture or activation, the policy alone after one of its
-weights), a new hyper-parameter keeps everything.
+networks after a restart or a mutation of the architecture or activation, the policy alone after one
+of its weights), a new hyper-parameter keeps everything.
 
 Mirrors the tutorial's section "Tournament selection and mutation".
 Leaves out: crossover, self-adapting mutation rates, and mutation of the noise and the algorithm.
@@ -81,8 +81,8 @@ class RLParameter:
     def mutate(self, value, rng):
         """`value` times one of the factors, within the bounds.
 
-        The same value only if both factors lead back to it: where `min` equals `max`, or at 0
-        if that is an end of the range.
+        The same value only if both factors lead back to it: where `min` equals `max`, or, for
+        a float, at 0 in a range around it.
         `rng` is a `numpy.random.Generator`.
         """
         moved = [self._moved(value, factor) for factor in (self.shrink_factor, self.grow_factor)]
@@ -210,6 +210,7 @@ class Mutations:
     def mutate(self, population, rng):
         """Mutate the agents of `population` in place, and return them.
 
+        Those that selection spared stay as they are, and so does the elite unless `mutate_elite`.
         `rng` is the `numpy.random.Generator` of all draws.
         """
         unchanged = {"spared"} if self.mutate_elite else {"elite", "spared"}
@@ -233,7 +234,7 @@ class Mutations:
     def _mutate_architecture(self, agent, rng):
         """One edit for all the agent's networks, so that they stay alike.
 
-        Returns "old -> new" hidden sizes, or None if every size is at its bound.
+        Returns "architecture old -> new", or None if no edit of an allowed sort stays in bounds.
         """
         old = _architecture(agent)
         width, depth = self._width_edits(agent, rng), self._depth_edits(agent)

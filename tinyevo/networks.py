@@ -175,16 +175,16 @@ class EvolvableMLP(nn.Module):
     def forward(self, obs, action=None, first_only=False):
         """Map observations (batch, features) to (batch, num_outputs).
 
-        With actions (batch, act_dim), as a critic gets them, the inputs are both, side by side. The
-        result has a leading ensemble axis if there is more than one network. `first_only` evaluates
-        the first network of the ensemble alone.
+        With actions (batch, act_dim), as a critic gets them, the inputs are both, side by side.
+        Both may have a leading ensemble axis, with inputs of its own for each network. The result
+        has one if there is more than one network. `first_only` evaluates the first one alone.
         """
-        x = obs if action is None else torch.cat([obs, action], -1)  # (batch, num_inputs)
+        x = obs if action is None else torch.cat([obs, action], -1)  # (..., batch, fan_in)
         hidden = ACTIVATIONS[self.config.activation]
         output = ACTIVATIONS.get(self.config.output_activation)
         networks = 1 if first_only else self.config.ensemble_size
         last = len(self.weights) - 1
-        x = x.expand(networks, -1, -1)  # (ensemble, batch, num_inputs), not copied
+        x = x.expand(networks, -1, -1)  # (ensemble, batch, fan_in), not copied
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases)):
             # bias + x @ weight, for each network of the ensemble
             x = torch.baddbmm(bias[:networks], x, weight[:networks])

@@ -44,7 +44,7 @@ def record_gif(agent, env_id, path, episodes=7, seed=0, max_steps=None):
             flight = flight[::-every][::-1]
             frames += flight
             durations += [every * STRIDE * step_time] * (len(flight) - 1) + [PAUSE]
-    check_sizes(env_id, frames)
+    check_same_size(env_id, frames)
     ends = np.round(np.cumsum(durations) / 10) * 10  # a GIF counts in hundredths of a second
     durations = np.diff(ends, prepend=0).tolist()
     imageio.imwrite(path, frames, extension=".gif", duration=durations, loop=0)
@@ -73,7 +73,7 @@ def picture(env):
     return frame
 
 
-def check_sizes(env_id, pictures):
+def check_same_size(env_id, pictures):
     """Raise `gymnasium.error.Error` if the pictures of an environment change their size."""
     if len({picture.shape for picture in pictures}) > 1:
         raise gym.error.Error(f"the pictures of {env_id} change their size, as a GIF's must not")

@@ -30,8 +30,8 @@ class TournamentSelection:
 
     `population_size` is the size of the generation that `select` makes. With `elitism` the best
     member is carried over into it unchanged. A member is judged by the mean of its last `judged_by`
-    fitnesses; one with fewer is spared: it goes on, and has no children yet. All three numbers are
-    from 1 to 1000, else ValueError.
+    fitnesses; one with fewer is spared: it goes on, and has no children while anybody is judged.
+    All three numbers are from 1 to 1000, else ValueError.
     """
 
     tournament_size: int = 2
@@ -59,7 +59,8 @@ class TournamentSelection:
         offspring, as it was but marked as "elite" in its mutation. Then come the spared, as they
         were but marked as "spared". Every other one is a child of the winner of a tournament and
         gets the next id that no member has, its parent's id and the mutation "none". While nobody
-        can be judged, all are spared. `rng` is the `numpy.random.Generator` of the tournaments.
+        can be judged all are spared, and the places of those that diverged go to children of
+        theirs. `rng` is the `numpy.random.Generator` of the tournaments.
 
         Raises ValueError if `population` is empty or not evaluated yet, and FloatingPointError
         ("all members diverged") if no member has a finite fitness and finite weights.

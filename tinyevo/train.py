@@ -56,7 +56,7 @@ class TrainConfig:
     train_episode_steps: int | None = None  # limit of a training episode; None: the environment's
     eval_episodes: int = 10  # episodes of which the fitness is the mean
     eval_steps: int | None = None  # limit of an evaluation episode; None: the environment's
-    confirm_episodes: int = 100  # fresh episodes that confirm a new best agent
+    confirm_episodes: int = 100  # fresh ones that confirm a best agent; as many score it
     target: float | None = None  # confirmed mean return that ends the run, see `with_target`
 
     def __post_init__(self):
@@ -300,7 +300,8 @@ def fly(agent, slot, memory, config, generation, members_counted=1, on_steps=ign
     """Train and evaluate one member, on copies of its own.
 
     Its training seed depends on `slot`; its evaluation seed does not, so all members are evaluated
-    on the same episodes. Returns the agent and its records. If it diverged, its fitness is -inf.
+    on the same episodes. Returns the agent and its records. If it diverged, its fitness is -inf
+    and the records may be None.
     """
     agent, memory = agent.clone(), copy.deepcopy(memory)
     fitness, records, agent.train_return = -math.inf, None, math.nan  # of one that diverges

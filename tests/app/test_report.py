@@ -87,8 +87,8 @@ def test_the_film_is_told_by_the_returns_of_its_episodes(capsys):
 def told(capsys, run, **changes):
     """What is told of a run with these settings before it goes on."""
     settings = train_lunar.QUICK.changed({"max_steps": 90, **changes})
-    options = SimpleNamespace(device="cpu", workers=2, folder="runs/001")
-    report.show_settings(settings, run, options)
+    place = {"device": "cpu", "workers": 2, "folder": "runs/001"}
+    report.show_settings(run, SimpleNamespace(settings=settings, **place))
     return capsys.readouterr().out
 
 

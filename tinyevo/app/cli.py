@@ -11,8 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
-by_name = Path(sys.argv[0]).name == "train_lunar.py" and not hasattr(sys, "ps1")  # no notebook
-if multiprocessing.parent_process() or by_name:
+is_program = Path(sys.argv[0]).name == "train_lunar.py" and not hasattr(sys, "ps1")  # no notebook
+if multiprocessing.parent_process() or is_program:
     # While the slow imports below take their time, Ctrl-C ends the program and its workers at once.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -48,7 +48,7 @@ class Options:
     folder: RunFolder
     device: torch.device
     workers: int | str  # processes, or the address of a cluster
-    film: bool  # whether to render a GIF at the end
+    film: bool  # whether to render films at the end
 
 
 def run_program(program, settings, quick):
@@ -204,7 +204,7 @@ def read_options(flags, settings, quick, folder):
 def find_workers(flags, device, population_size):
     """How many processes, or the address of which cluster, fly the members."""
     if "cluster" in flags:
-        return check_cluster(flags)
+        return find_cluster(flags)
     workers = flags.get("workers", 1 if device.type == "cuda" else os.cpu_count() or 1)
     if type(workers) is not int or workers < 1:
         raise ValueError(f"--workers must be a whole number of at least 1, not {workers}")
@@ -217,7 +217,7 @@ def check_extra(flag, package):
         raise ValueError(f"--{flag} needs an extra: pip install {package}")
 
 
-def check_cluster(flags):
+def find_cluster(flags):
     """The address that the flag `--cluster` gives; ValueError if it cannot be one."""
     address = flags["cluster"]
     if "workers" in flags:

@@ -18,9 +18,10 @@ import numpy as np
 from tinyevo.app.plots import blank_figure
 from tinyevo.environment import make_env
 from tinyevo.evaluate import episode_seeds, rollout
-from tinyevo.render import STRIDE, check_sizes, picture
+from tinyevo.render import STRIDE, check_same_size, picture
 
 STARTS = 3  # the film shows that one of them which suits the last elite best
+SAMPLE = 40  # steps between the pictures of which the background is made
 FRAMES = 160  # of the whole film, at most
 FRAME_TIME = 90  # milliseconds
 PAUSE = 700  # milliseconds more for the last frame of a scene
@@ -62,17 +63,19 @@ def record_evolution(scenes, env_id, path, seed=0, max_steps=None):
     """Film scenes of an evolution into a GIF.
 
     Each of `scenes` is (caption, agents), with the generation's elite as the first agent; it ends
-    with the elite's flight, or where all scenes have had their share of the film. All begin at one
+    with the elite's flight, or when it has had its share of the film. All begin at one
     start: of some that follow from `seed`, the one on which the last elite does best. Bars show the
     elite's action. `path` and `max_steps` are as in `record_gif`, which says what is raised;
     ImportError if matplotlib is missing.
     """
     first, last = scenes[0][1][0], scenes[-1][1][0]
     with ExitStack() as stack:
-        envs = []
-        for _ in range(max(len(agents) for _, agents in scenes)):
-            env = make_env(env_id, max_steps, render_mode="rgb_array")
-            envs.append(stack.enter_context(env))
+        most = max(len(agents) for _, agents in scenes)
+        envs = [
+            stack.enter_context(make_env(env_id, max_steps, render_mode="rgb_array"))
+            for _ in range(most)
+        ]
+        env = envs[-1]  # for who flies alone
 
         # Choose the start, and a speed at which the last elite's flight is seen to its end.
         rewards = {}
@@ -83,9 +86,9 @@ def record_evolution(scenes, env_id, path, seed=0, max_steps=None):
         stride = max(STRIDE, -(-len(rewards[start]) // frames))
 
         # What stands still has the same place in most pictures of two flights.
-        flights = chain(*(flight(agent, env, start, 40) for agent in (first, last)))
+        flights = chain(*(flight(agent, env, start, SAMPLE) for agent in (first, last)))
         pictures = [shown for shown, _ in flights]
-        check_sizes(env_id, pictures)
+        check_same_size(env_id, pictures)
         background = np.median(pictures, axis=0).astype(np.uint8)
 
         film = imageio.imopen(path, "w", extension=".gif", plugin="pillow")
@@ -94,8 +97,8 @@ def record_evolution(scenes, env_id, path, seed=0, max_steps=None):
         for caption, agents in scenes:
             strip = draw_caption(caption, background.shape[1])
             flights = [flight(*pair, start, stride) for pair in zip(agents, envs)]
-            for shown, action in islice(side_by_side(flights, background), frames):
-                check_sizes(env_id, [background, *shown])
+            for shown, action in islice(together(flights, background), frames):
+                check_same_size(env_id, [background, *shown])
                 bars = draw_bars(strip, action, env.action_space)
                 frame = np.concatenate([overlay(background, shown), bars])
                 durations.append(FRAME_TIME)
@@ -125,7 +128,7 @@ def flight(agent, env, start, stride):
                 yield picture(env), watched.action
 
 
-def side_by_side(flights, background):
+def together(flights, background):
     """Yields (pictures, action of the first) until the first flight, the elite's, has ended.
 
     Of another one that has ended its last picture stays, or the background if it has none.

@@ -45,12 +45,12 @@ def population_table(population):
     and critics, "ls" the `learn_step`.
     """
     lines = [LINE.format(*COLUMNS)]
-    best = max(population, key=lambda agent: agent.fitness[-1:])
+    fittest = max(population, key=lambda agent: agent.fitness[-1:])
     for agent in population:
         row = member_row(agent)
         mean = np.mean(agent.fitness[-5:] or [math.nan])
         line = LINE.format(
-            "*" if agent is best else "",
+            "*" if agent is fittest else "",
             row["id"],
             "-" if row["parent_id"] is None else row["parent_id"],
             row["mutation"],
@@ -69,8 +69,9 @@ def population_table(population):
     return "\n".join(lines)
 
 
-def show_settings(settings, run, options):
+def show_settings(run, options):
     """Print the settings of a run and, if it is resumed, where it stands."""
+    settings = options.settings
     for title, group in asdict(settings).items():
         text = ", ".join(f"{name} {value}" for name, value in group.items())
         print(textwrap.fill(f"{title}: {text}", 120, subsequent_indent="    "))

@@ -29,11 +29,11 @@ def keep_scenes(scenes, run):
     fittest = sorted(run.population, key=lambda agent: -agent.fitness[-1])[:MEMBERS]
     elite = fittest[0]
     caption = f"generation {last}    fitness {elite.fitness[-1]:.0f}\nmutation: {elite.mutation}"
-    policies = [policy(agent) for agent in fittest]
+    policies = [policy_state(agent) for agent in fittest]
     return [*kept, {"generation": last, "caption": caption, "policies": policies}]
 
 
-def policy(agent):
+def policy_state(agent):
     """The state of an agent without what it needs to learn: critics, targets and moments."""
     state = agent.state()
     actor = state["networks"]["actor"]

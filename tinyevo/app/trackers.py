@@ -100,5 +100,5 @@ def record(tracker, run, names):
         for point in line:
             values = {f"{name}/{row['id']}": point[name] for name in ("fitness", *names)}
             tracker.add(point["steps"], values)
-    fitness = max(row["fitness"] for row in rows)
-    tracker.add(run.steps, {"fitness": fitness, "confirmed": run.best_return})
+    elite = next(row for row in rows if row["elite"])
+    tracker.add(run.steps, {"fitness": elite["fitness"], "confirmed": run.best_return})
