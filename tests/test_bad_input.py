@@ -94,7 +94,7 @@ LIBRARY_CALLS = [
         lambda: TournamentSelection().select([make_agent()], np.random.default_rng(0)),
         "evaluate them first",
     ),
-    (partial(EvolvableMLP, 3, 0), "the sizes of a network are whole and at least 1, not 0"),
+    (partial(EvolvableMLP, 3, 0), "each size of a network must be whole and at least 1, not 0"),
     (partial(EvolvableMLP, 3, 1, hidden_size=()), "hidden_size must be a tuple such as (64, 64)"),
     (partial(EvolvableMLP, 3, 1, hidden_size=64), "hidden_size must be a tuple such as (64, 64)"),
     (partial(EvolvableMLP, 3, 1, hidden_size=(8, 0)), "whole and at least 1, not 0"),

@@ -359,6 +359,23 @@ def test_observations_of_several_parts_are_flattened_into_one_vector(env_id, col
         (obs, *_), (expected, *_) = env.step(ACTION), plain.step(ACTION)
 
 
+@pytest.mark.parametrize("kind", [gym.spaces.Tuple, lambda parts: gym.spaces.Dict(seen=parts[0])])
+def test_images_among_other_parts_are_not_flattened_into_numbers(monkeypatch, kind):
+    image = gym.spaces.Box(0, 255, (32, 32, 3), np.uint8)
+    monkeypatch.setattr(Wrong, "observation_space", kind([image, gym.spaces.Discrete(2)]))
+    with pytest.raises(ValueError, match=r"observations with images in them, .* cannot be flatt"):
+        find_spaces("Wrong-v0")
+
+
+def test_an_observation_of_another_kind_is_told_by_its_shape_and_kind_not_by_its_numbers():
+    env = wrong()
+    env.env.reset = Mock(return_value=(np.zeros((3, 40), complex), {}))
+    with pytest.raises(
+        gym.error.Error, match=r"observation array \(3, 40\) of complex128, which is"
+    ):
+        env.reset()
+
+
 def test_a_part_of_an_observation_that_is_missing_is_answered_with_the_name(monkeypatch):
     monkeypatch.setattr(probes.Mixed, "_obs", lambda self: {"button": np.int64(0)})
     env = make_env("probes:Mixed-v0", disable_env_checker=True)
@@ -375,6 +392,12 @@ def test_the_return_at_which_an_environment_counts_as_solved_is_known_by_its_id(
     assert reward_threshold("LunarLanderContinuous-v3") == 200
     assert reward_threshold("probes:Capped-v0") == 2.5
     assert reward_threshold("Pendulum-v1") is None
+
+
+def test_a_threshold_of_numpy_is_a_number_like_any_other(monkeypatch):
+    monkeypatch.setattr(gym.spec("Wrong-v0"), "reward_threshold", np.float32(2.5))
+    threshold = reward_threshold("Wrong-v0")
+    assert threshold == 2.5 and type(threshold) is float
 
 
 @pytest.mark.filterwarnings("ignore:.*render_modes")

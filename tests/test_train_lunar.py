@@ -211,7 +211,7 @@ def test_the_score_and_the_film_are_flown_on_seeds_that_decided_nothing(other, m
 
     monkeypatch.setattr(train_lunar, "record_gif", filming)
     monkeypatch.setattr(train_lunar, "film_evolution", filming_all)
-    monkeypatch.setattr("tinyevo.app.cli.can_render", lambda env_id: True)
+    monkeypatch.setattr("tinyevo.app.cli.check_film", lambda env_id: None)
     call(monkeypatch, "--quick", *SWIFT)
     assert len(decided) >= 2 * 3 + 3  # evaluations of two generations and parts of a confirmation
     assert not set(decided) & set(final)
@@ -223,7 +223,7 @@ def test_the_score_and_the_film_are_flown_on_seeds_that_decided_nothing(other, m
 def test_the_best_confirmed_agent_is_scored_and_filmed(other, monkeypatch):
     (agent, *_), _ = handed_to("evaluate", monkeypatch, "--out", "one")
     assert same(agent, TD3.load_checkpoint("one/elite.pt"))
-    monkeypatch.setattr("tinyevo.app.cli.can_render", lambda env_id: True)
+    monkeypatch.setattr("tinyevo.app.cli.check_film", lambda env_id: None)
     monkeypatch.setattr(train_lunar, "film_evolution", lambda *_: None)
     filmed = []
     monkeypatch.setattr(

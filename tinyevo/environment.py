@@ -31,6 +31,9 @@ class Guarded(gym.Wrapper):
 
     def __init__(self, env):
         if not isinstance(env.observation_space, gym.spaces.Box):
+            if holds_image(env.observation_space):
+                what = f"observations with images in them, {env.observation_space}"
+                raise gym.error.Error(f"{what}, cannot be flattened: choose one image by a wrapper")
             env = gym.wrappers.FlattenObservation(env)
         super().__init__(env)
 
@@ -100,8 +103,20 @@ class Guarded(gym.Wrapper):
         return gym.error.Error(f"the environment {name} {what} {where}")
 
 
+def holds_image(space):
+    """Whether a `Dict` or a `Tuple` of spaces has an image of uint8 in it."""
+    parts = getattr(space, "spaces", ())
+    parts = parts.values() if isinstance(parts, dict) else parts
+    return any(
+        holds_image(part) or (part.dtype == np.uint8 and len(part.shape or ()) == 3)
+        for part in parts
+    )
+
+
 def described(value):
-    """The `repr` of whatever an environment raised or returned, if it has one."""
+    """The `repr` of whatever an environment raised or returned, if it has one; a word of arrays."""
+    if isinstance(value, np.ndarray):
+        return f"array {value.shape} of {value.dtype}"
     try:
         return repr(value)
     except BaseException:
@@ -164,7 +179,8 @@ def reward_threshold(env_id):
     no such environment.
     """
     with _open(env_id) as env:
-        return env.spec.reward_threshold
+        threshold = env.spec.reward_threshold
+        return threshold.item() if isinstance(threshold, np.number) else threshold
 
 
 def _open(env_id):

@@ -23,11 +23,11 @@ from torch.nn import functional as F
 ACTIVATIONS = {"relu": F.relu, "elu": F.elu, "gelu": F.gelu, "tanh": torch.tanh}
 
 
-def check_sizes(*sizes):
-    """Raise ValueError unless all are whole numbers of at least 1."""
+def check_sizes(*sizes, name="each size of a network"):
+    """Raise ValueError, which calls them by `name`, unless all are whole and at least 1."""
     for size in sizes:
         if type(size) is not int or size < 1:
-            raise ValueError(f"the sizes of a network are whole and at least 1, not {size!r}")
+            raise ValueError(f"{name} must be whole and at least 1, not {size!r}")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class MLPConfig:
         sizes = getattr(self, name)
         if not isinstance(sizes, (tuple, list)) or not sizes:
             raise ValueError(f"{name} must be a tuple such as {example}, not {sizes!r}")
-        check_sizes(*sizes)
+        check_sizes(*sizes, name=f"each of {name}")
         object.__setattr__(self, name, tuple(sizes))
 
     @property

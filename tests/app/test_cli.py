@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
+import probes
 import pytest
 import torch
 from script import COUNTING, STOPS, call, exit_status, files, undisturbed
@@ -631,6 +633,15 @@ def refused(monkeypatch, capsys, *arguments):
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     return captured.err
+
+
+def test_a_film_of_pictures_that_fail_is_refused_before_the_training(monkeypatch, capsys):
+    monkeypatch.setattr(probes.Spot, "render", lambda self: np.zeros((8, 8)))
+    arguments = ["--env", "probes:Spot-v0", "--target", "1", "--out", "new"]
+    assert exit_status(monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err
+    assert "uint8, not of (8, 8) float64: add --no-gif" in error and error.count("\n") == 1
+    assert not Path("new").exists()
 
 
 def test_a_film_of_what_cannot_be_rendered_is_refused(begun, monkeypatch, capsys):

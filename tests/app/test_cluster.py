@@ -65,6 +65,15 @@ def address(file):
         return client.scheduler.address
 
 
+def test_a_cluster_without_a_worker_is_not_waited_for(tmp_path):
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=0, dashboard_address=None, silence_logs=50) as cluster:
+        address = cluster.scheduler_address
+        done = run_script(tmp_path, *FATAL, "--cluster", address, "--out", "run")
+    assert done.returncode == 1 and "0/1 workers" in complaints(done.stderr)
+
+
 def test_a_cluster_gives_the_bytes_of_one_process_also_where_a_worker_is_killed(
     tmp_path, cluster, expected
 ):

@@ -5,6 +5,7 @@ from script import files, run
 
 FEW = ["--quick", "--pop-size", "2", "--num-envs", "2", "--evo-steps", "400", "--max-steps", "800"]
 ENVIRONMENTS = [
+    ["probes:Spot-v0", "--target", "100"],  # images
     ["Pendulum-v1", "--target", "-160"],
     ["MountainCarContinuous-v0"],
     ["BipedalWalker-v3"],

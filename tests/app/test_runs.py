@@ -97,7 +97,7 @@ def test_json_holds_every_setting_by_its_name():
         ("config", "noise_dt", float("nan"), "settings.config: noise_dt must be"),
         ("config", "surprise", 1, "settings.config has 'surprise', choose from env_id, seed, "),
         ("network", "hidden_size", 64, "settings.network.hidden_size must be tuple, not 64"),
-        ("network", "hidden_size", [[]], "settings.network: the sizes of a network are whole"),
+        ("network", "hidden_size", [[]], "settings.network: each of hidden_size must be whole"),
         ("network", "activation", [], "settings.network.activation must be str, not []"),
         ("network", "activation", "sine", "settings.network: unknown activation 'sine'"),
         ("hp", "gamma", 2, "settings.hp: gamma must be a number from 0 to 1, not 2"),
@@ -153,7 +153,11 @@ def test_foreign_json_raises_a_value_error_of_one_line(foreign):
     "name, space, words",
     [
         ("lr", RLParameter(1e-4, 1e-2), "hp_space has 'lr', choose from lr_actor, "),
-        ("gamma", RLParameter(0.9, 1.5), "gamma must be a number from 0 to 1, not 1.5"),
+        (
+            "gamma",
+            RLParameter(0.9, 1.5),
+            "mutations.hp_space.gamma: gamma must be a number from 0 to 1, not 1.5",
+        ),
         ("tau", RLParameter(-0.5, 1), "tau must be a number from 0 to 1, not -0.5"),
         ("batch_size", RLParameter(8, 512), "batch_size must be a whole number"),
     ],

@@ -348,13 +348,14 @@ def test_what_is_to_happen_every_second_happens_while_the_main_thread_is_busy_an
 def test_a_memory_whose_copies_do_not_fit_is_refused_in_a_line_that_says_what_to_lower(
     monkeypatch, count, copies
 ):
-    needed = copies * ReplayBuffer(1000, *find_spaces(TINY.env_id)).storage.nbytes
+    storage = ReplayBuffer(1000, *find_spaces(TINY.env_id)).storage
+    needed = copies * storage.nbytes + 2 * 3 * TINY.evo_steps * storage.itemsize
     system = {"SC_PHYS_PAGES": needed, "SC_PAGE_SIZE": 1}
     monkeypatch.setattr(os, "sysconf", system.get, raising=False)
-    check_memory(count, TINY)
+    check_memory(count, 3, TINY)
     system["SC_PHYS_PAGES"] -= 1
     with pytest.raises(ValueError, match=f"^1000 transitions .* {count} workers.*--memory-size$"):
-        check_memory(count, TINY)
+        check_memory(count, 3, TINY)
 
 
 def test_what_happens_every_second_ends_with_a_block_that_fails():

@@ -35,7 +35,8 @@ from tinyevo.app.report import plain_warnings
 from tinyevo.app.runs import RunFolder, Settings
 from tinyevo.app.trackers import TRACKERS
 from tinyevo.app.workers import STOPS, check_memory, stops_handled_by
-from tinyevo.environment import can_render
+from tinyevo.environment import can_render, make_env
+from tinyevo.render import picture
 from tinyevo.train import Run, with_target
 
 
@@ -194,11 +195,31 @@ def read_options(flags, settings, quick, folder):
         folder.tracker = TRACKERS[flags["track"]]()
     workers = find_workers(flags, device, settings.tournament.population_size)
     film = "no_gif" not in flags
-    if film and not can_render(settings.config.env_id):
-        raise ValueError(f"--env {settings.config.env_id} cannot be rendered: add --no-gif")
-    if "cluster" not in flags:
-        check_memory(workers, settings.config)
+    if film:
+        check_film(settings.config.env_id)
+    size = settings.tournament.population_size
+    check_memory(workers_here(workers), size, settings.config)
     return Options(settings, run, folder, device, workers, film)
+
+
+def workers_here(workers):
+    """How many processes of this machine fly members; on a cluster elsewhere none does."""
+    if isinstance(workers, int):
+        return workers
+    where, _, count = workers.partition(":")
+    return int(count) if where == "local" else 0
+
+
+def check_film(env_id):
+    """Raise ValueError unless an environment gives pictures of which a film can be made."""
+    if not can_render(env_id):
+        raise ValueError(f"--env {env_id} cannot be rendered: add --no-gif")
+    try:
+        with make_env(env_id, render_mode="rgb_array") as env:
+            env.reset(seed=0)
+            picture(env)
+    except gym.error.Error as error:
+        raise ValueError(f"{error}: add --no-gif") from error
 
 
 def find_workers(flags, device, population_size):

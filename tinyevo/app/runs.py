@@ -62,8 +62,11 @@ class Settings:
         for name, space in self.mutations.hp_space.items():
             if name not in hp:
                 raise ValueError(f"hp_space has {name!r}, choose from {', '.join(hp)}")
-            for end in (space.min, space.max):
-                replace(self.hp, **{name: space.dtype(end)})
+            try:
+                for end in (space.min, space.max):
+                    replace(self.hp, **{name: space.dtype(end)})
+            except ValueError as error:
+                raise ValueError(f"mutations.hp_space.{name}: {error}") from error
         activations = list(ACTIVATIONS)
         for name in self.mutations.activations:
             if name not in activations:

@@ -37,22 +37,25 @@ _flown = None  # in a worker: the counter that it shares with the main process
 _task = threading.local()  # in a worker of a cluster: `steps` of the task that a thread is doing
 
 
-def check_memory(count, config):
+def check_memory(count, size, config):
     """Raise ValueError if the shared memory and its copies are more than this machine's memory.
 
-    While members fly, the main process holds two, and each worker two and what it was sent; while a
-    run is saved, the file is put together from copies.
+    While members fly, the main process holds two, and each of `count` workers on this machine two
+    and what it was sent; while a run is saved, the file is put together from copies. Until it is
+    shared, what the `size` members experienced is held twice.
     """
     spaces = find_spaces(config.env_id)
     transition = ReplayBuffer(1, *spaces).storage.itemsize
-    needed = config.memory_size * transition * max(SAVING, 2 + 3 * count)
+    copies = config.memory_size * max(SAVING, 2 + 3 * count)
+    experience = 2 * size * min(config.evo_steps, config.memory_size)
+    needed = transition * (copies + experience)
     if not hasattr(os, "sysconf"):  # Windows does not say
         return
     installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > installed:
         what = f"{config.memory_size} transitions of {transition / 1e3:.1f} kB and their copies"
         have = f"{needed / 1e9:.1f} GB, and this machine has {installed / 1e9:.1f}"
-        raise ValueError(f"{what} for {count} workers take {have}: lower --memory-size")
+        raise ValueError(f"{what} for {count} workers here take {have}: lower --memory-size")
 
 
 class Workers(NamedTuple):
@@ -164,7 +167,7 @@ def cluster_client(address):
     """A client of the Dask cluster whose scheduler has this address, such as "tcp://host:8786".
 
     "local:4" starts a cluster of four processes on this machine; it ends with the `with` block.
-    Raises OSError if the cluster cannot be reached.
+    Raises OSError if the cluster cannot be reached, or has no worker on which tinyevo is installed.
     """
     import dask
     from distributed import Client
@@ -176,9 +179,15 @@ def cluster_client(address):
     here, _, count = address.partition(":")
     if here == "local":
         place = {"n_workers": int(count), "threads_per_worker": 1, "dashboard_address": None}
+        place["silence_logs"] = logging.CRITICAL
     with signals_deferred():
         client = Client(**place)
     with client:
+        client.wait_for_workers(1, timeout=10)
+        try:
+            client.run(exec, "import tinyevo.app.workers")
+        except ImportError as error:
+            raise ConnectionError(f"a worker of the cluster cannot help: {error}") from error
         yield client
 
 
