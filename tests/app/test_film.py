@@ -211,6 +211,11 @@ def test_equal_agents_make_equal_bytes_and_environments_are_closed():
     assert Dots.open_ones == before
 
 
+def test_a_film_may_be_one_picture():
+    frames, durations = filmed([Member(2)], max_steps=1)
+    assert len(frames) == 1 and durations == [film.FRAME_TIME + film.PAUSE]
+
+
 def test_a_limit_of_the_length_holds():
     frames, _ = filmed([Member(2)], max_steps=4)
     assert len(frames) == 2

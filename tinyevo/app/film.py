@@ -94,6 +94,7 @@ def record_evolution(scenes, env_id, path, seed=0, max_steps=None):
         film = imageio.imopen(path, "w", extension=".gif", plugin="pillow")
         stack.enter_context(film)
         durations = []  # of all frames, which are read when the film is closed
+        form = {"bits": 8, "duration": durations, "loop": 0}
         for caption, agents in scenes:
             strip = draw_caption(caption, background.shape[1])
             flights = [flight(*pair, start, stride) for pair in zip(agents, envs)]
@@ -102,8 +103,9 @@ def record_evolution(scenes, env_id, path, seed=0, max_steps=None):
                 bars = draw_bars(strip, action, env.action_space)
                 frame = np.concatenate([overlay(background, shown), bars])
                 durations.append(FRAME_TIME)
-                film.write(frame, bits=8, duration=durations, loop=0)
-            durations[-1] += PAUSE
+                film.write(frame, **form)
+            durations.append(PAUSE)
+            film.write(frame, **form)  # becomes one with the last one, which so stands still
 
 
 class Watched:
