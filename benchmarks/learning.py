@@ -79,22 +79,22 @@ PICTURES = {  # of the share that landed: the arms in each
 }
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73")  # after Okabe and Ito, for all eyes
 QUESTIONS = {"G": "from good hyper-parameters", "U": "from unknown ones"}
+COSTS = (  # what is counted in each generation
+    "flights",  # all environment steps, those of evaluation and confirmation included
+    "updates",  # gradient steps of all members together
+    "processor",  # seconds, of all members together
+    "clock",  # seconds, computed: of the slowest member of each generation, a core for each
+)
 COLUMNS = (
     "question",
     "arm",
     "seed",
     "landed",
     "steps",  # training steps of all members together, at the landing or the end
-    "flights",  # all environment steps, those of evaluation and confirmation included
-    "updates",  # gradient steps of all members together
-    "processor",  # seconds, of all members together
-    "clock",  # seconds, computed: of the slowest member of each generation, a core for each
+    *COSTS,
     "confirmed",  # the best confirmed mean return
     "final",  # that agent's mean return in 100 further episodes
 )
-
-
-COSTS = ("flights", "updates", "processor", "clock")
 
 
 class NoSelection(TournamentSelection):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import bugs
 from answers import names_in
-from hunt import read_json
+from hunt import planted_file, read_json
 from needs import is_run, key, recorded
 from questions import QUESTIONS, asked
 from sources import BLOCK, SOLUTION, emptied, only_tests, requoted
@@ -46,7 +46,7 @@ def make(out, student="", root=ROOT, only=()):
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not an empty folder: name a new one")
-    planted = read_json(root / "course" / "hunt" / "planted.json")
+    planted = read_json(planted_file(root))
     if planted:
         raise ValueError(
             f"bug {planted['number']} is planted here: take it out (hunt.py --restore)"

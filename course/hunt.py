@@ -68,9 +68,14 @@ def read_json(path):
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+def planted_file(root):
+    """The file that tells that a bug is planted, as long as it is."""
+    return Path(root, "course", "hunt", "planted.json")
+
+
 def plant(root, student, number):
     """Plant a bug. Raises ValueError if there is one already, or if its line is not as it was."""
-    state = Path(root, "course", "hunt", "planted.json")
+    state = planted_file(root)
     if state.exists():
         planted = read_json(state)["number"]
         raise ValueError(f"bug {planted} is planted already: --restore takes it out")
@@ -88,7 +93,7 @@ def restore(root, student):
 
     Raises ValueError if its line was changed into another one than it was.
     """
-    state = Path(root, "course", "hunt", "planted.json")
+    state = planted_file(root)
     if not state.exists():
         return None
     number = read_json(state)["number"]
@@ -126,7 +131,7 @@ def answer(root, student, number, place, why):
 
     Raises ValueError if there is nothing to judge.
     """
-    state = Path(root, "course", "hunt", "planted.json")
+    state = planted_file(root)
     record = Path(root, "course", "hunt", "answers.json")
     if read_json(state).get("number") != number:
         raise ValueError(f"bug {number} is not planted")

@@ -24,8 +24,8 @@ def key(student):
         for name in task.tests if task.kind in (PREDICT, DERIVE) else ():
             words = ", ".join(f"{word}={value}" for word, value in given(student, name).items())
             value = f"{right(student, name):.5g}"
-            if tolerance := QUESTIONS[name].tolerance:
-                value += f" +- {tolerance:.1%}"
+            if QUESTIONS[name].tolerance:
+                value += f" +- {QUESTIONS[name].tolerance:.1%}"
             lines.append(f"task {task.number} {name:9} {value:17} {words}")
     bugs = read(ROOT)
     for number in range(1, BUGS + 1):

@@ -114,7 +114,7 @@ def holds_image(space):
 
 
 def described(value):
-    """The `repr` of whatever an environment raised or returned, if it has one; a word of arrays."""
+    """What an environment raised or returned: its `repr`, if it has one; of an array its kind."""
     if isinstance(value, np.ndarray):
         return f"array {value.shape} of {value.dtype}"
     try:

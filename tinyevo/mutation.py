@@ -81,9 +81,8 @@ class RLParameter:
     def mutate(self, value, rng):
         """`value` times one of the factors, within the bounds.
 
-        The same value only if both factors lead back to it: where `min` equals `max`, or, for
-        a float, at 0 in a range around it.
-        `rng` is a `numpy.random.Generator`.
+        The same value only if both factors lead back to it: where `min` equals `max` or, for a
+        float, at 0 in a range that holds it. `rng` is a `numpy.random.Generator`.
         """
         moved = [self._moved(value, factor) for factor in (self.shrink_factor, self.grow_factor)]
         moved = [new for new in moved if not math.isclose(new, value)] or [value]

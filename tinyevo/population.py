@@ -34,7 +34,7 @@ def create_population(
         raise ValueError(f"a population has at least 1 agent, not {population_size!r}")
     population = []
     for slot in range(population_size):
-        # Weights and numbers have a source each, so that drawing the one does not change the other.
+        # A generator each, so that drawing hyper-parameters does not change the weights.
         word = np.random.SeedSequence(seed, spawn_key=(slot,)).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(word))
         rng = np.random.default_rng([seed, slot])

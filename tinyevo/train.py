@@ -56,7 +56,7 @@ class TrainConfig:
     train_episode_steps: int | None = None  # limit of a training episode; None: the environment's
     eval_episodes: int = 10  # episodes of which the fitness is the mean
     eval_steps: int | None = None  # limit of an evaluation episode; None: the environment's
-    confirm_episodes: int = 100  # fresh ones that confirm a best agent; as many score it
+    confirm_episodes: int = 100  # fresh episodes that confirm a new best agent
     target: float | None = None  # confirmed mean return that ends the run, see `with_target`
 
     def __post_init__(self):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from answers import faults, name_in, read_answers
+from hunt import planted_file, read_json
 from tasks import REFILL, TASKS
 from variants import tasks_of
 
@@ -26,13 +27,10 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     """A marker for each task. While a bug is planted no test tells where it is."""
-    planted = ROOT / "course" / "hunt" / "planted.json"
-    if planted.exists():
-        number = json.loads(planted.read_text(encoding="utf-8"))["number"]
-        what = (
-            "find it by its table, not by the tests; python course/hunt.py --restore takes it out"
-        )
-        raise pytest.UsageError(f"bug {number} is planted: {what}")
+    planted = read_json(planted_file(ROOT))
+    if planted:
+        what = "find it by its table, not by the tests; --restore takes it out"
+        raise pytest.UsageError(f"bug {planted['number']} is planted: {what}")
     for task in TASKS:
         config.addinivalue_line("markers", f"{task.marker}: {task.title}")
 

@@ -88,6 +88,23 @@ def test_what_was_written_in_the_meantime_stays_when_a_bug_is_taken_out(folder):
     assert path.read_text().endswith("# mine\n")
 
 
+def test_while_a_bug_is_planted_the_folders_tests_do_not_tell_where(folder):
+    plant(folder, STUDENT, NUMBER)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q"], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 4 and "bug 4 is planted: find it by its table" in done.stderr
+
+
+def test_a_bug_that_is_planted_in_the_clone_is_in_no_students_folder(tmp_path):
+    state = tmp_path / "clone" / "course" / "hunt" / "planted.json"
+    state.parent.mkdir(parents=True)
+    state.write_text('{"number": 4}')
+    with pytest.raises(ValueError, match="bug 4 is planted here: take it out"):
+        make(tmp_path / "out", STUDENT, root=tmp_path / "clone")
+    assert not (tmp_path / "out").exists()
+
+
 def test_there_is_one_bug_at_a_time(folder):
     plant(folder, STUDENT, NUMBER)
     before = package(folder)
@@ -409,20 +426,3 @@ def test_in_the_picture_equal_runs_lie_on_each_other(tmp_path, monkeypatch):
         assert len(dots) == 40 and (dots == other_dots).all() and (line == other_line).all()
     looks = {(item.get_marker(), item.get_linewidth()) for item in figures[0].axes[0].lines}
     assert len(looks) == 4, "colour alone tells them apart"
-
-
-def test_while_a_bug_is_planted_the_folders_tests_do_not_tell_where(folder):
-    plant(folder, STUDENT, NUMBER)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q"], cwd=folder, capture_output=True, text=True
-    )
-    assert done.returncode == 4 and "bug 4 is planted: find it by its table" in done.stderr
-
-
-def test_a_bug_that_is_planted_in_the_clone_is_in_no_students_folder(tmp_path):
-    state = tmp_path / "clone" / "course" / "hunt" / "planted.json"
-    state.parent.mkdir(parents=True)
-    state.write_text('{"number": 4}')
-    with pytest.raises(ValueError, match="bug 4 is planted here: take it out"):
-        make(tmp_path / "out", STUDENT, root=tmp_path / "clone")
-    assert not (tmp_path / "out").exists()

@@ -193,21 +193,13 @@ def read_options(flags, settings, quick, folder):
     if "track" in flags:
         check_extra("track", flags["track"])
         folder.tracker = TRACKERS[flags["track"]]()
-    workers = find_workers(flags, device, settings.tournament.population_size)
+    size = settings.tournament.population_size
+    workers = find_workers(flags, device, size)
     film = "no_gif" not in flags
     if film:
         check_film(settings.config.env_id)
-    size = settings.tournament.population_size
     check_memory(workers_here(workers), size, settings.config)
     return Options(settings, run, folder, device, workers, film)
-
-
-def workers_here(workers):
-    """How many processes of this machine fly members; on a cluster elsewhere none does."""
-    if isinstance(workers, int):
-        return workers
-    where, _, count = workers.partition(":")
-    return int(count) if where == "local" else 0
 
 
 def check_film(env_id):
@@ -247,6 +239,14 @@ def find_cluster(flags):
     if not re.fullmatch(r"local:[1-9]\d*|(?!local:)((tcp|tls)://)?[^/]+:\d+", address):
         raise ValueError(f"--cluster must be like host:8786 or local:4, not {address!r}")
     return address
+
+
+def workers_here(workers):
+    """How many processes of this machine fly members; on a cluster elsewhere none does."""
+    if isinstance(workers, int):
+        return workers
+    where, _, count = workers.partition(":")
+    return int(count) if where == "local" else 0
 
 
 def new_settings(changes, settings):

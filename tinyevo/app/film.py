@@ -63,9 +63,9 @@ def record_evolution(scenes, env_id, path, seed=0, max_steps=None):
     """Film scenes of an evolution into a GIF.
 
     Each of `scenes` is (caption, agents), with the generation's elite as the first agent; it ends
-    with the elite's flight, or when it has had its share of the film. All begin at one
-    start: of some that follow from `seed`, the one on which the last elite does best. Bars show the
-    elite's action. `path` and `max_steps` are as in `record_gif`, which says what is raised;
+    with the elite's flight, or when it has had its share of the film. All begin at one start: of
+    some that follow from `seed`, the one on which the last elite does best. Bars show the elite's
+    action. `path` and `max_steps` are as in `record_gif`, which says what is raised;
     ImportError if matplotlib is missing.
     """
     first, last = scenes[0][1][0], scenes[-1][1][0]
