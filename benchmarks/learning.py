@@ -336,13 +336,15 @@ def arm_table(arms):
 
 def rival_table(arms):
     """A row for each rival of evolution: the tests of the protocol, and how often it is ahead."""
-    heads = ("evolution against", "steps (log-rank)", "updates (log-rank)", "share landed (Fisher)")
-    lines = [f"| {' | '.join((*heads, 'final (Mann-Whitney)'))} |", "|---" * 5 + "|"]
+    counts = ("steps", "updates", "clock")
+    heads = ["evolution against", *(f"{count} (log-rank)" for count in counts)]
+    heads += ["share landed (Fisher)", "final (Mann-Whitney)"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     own = arms["evolution"]
     for name, rows in arms.items():
         if name != "evolution":
             cells = [name]
-            for count in ("steps", "updates"):
+            for count in counts:
                 share, low, high = share_sooner(own, rows, count)
                 pairs = f"sooner in {share:.0%} of pairs, {low:.0%} to {high:.0%}"
                 cells.append(f"{logrank(own, rows, count):.3g} ({pairs})")
