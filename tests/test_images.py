@@ -134,6 +134,8 @@ def test_channels_come_first_wherever_the_environment_has_them(shape, first):
         ((8, 9, 8), "8 channels of 8 x 9 or 8 of 9 x 8"),
         ((4, 40, 3), "3 channels of 4 x 40 or 4 of 40 x 3"),
         ((3, 40, 4), "4 channels of 3 x 40 or 3 of 40 x 4"),
+        ((8, 8, 40), "40 channels of 8 x 8 or 8 of 8 x 40"),
+        ((40, 8, 8), "8 channels of 40 x 8 or 40 of 8 x 8"),
     ],
 )
 def test_an_ambiguous_shape_is_refused_with_both_readings(shape, readings):

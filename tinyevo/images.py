@@ -39,10 +39,11 @@ def channels_first(images):
 
     Of the first and the last axis of a shape, the shorter one is the channels: (96, 96, 3) and
     (84, 84, 4) have them last, as is usual, (3, 96, 96) first. Raises ValueError where that does
-    not tell: if both are equal, or both at most 4.
+    not tell: if both are equal, or both at most 4, or if the longer one may be the channels of a
+    square image, as in (8, 8, 40).
     """
     first, middle, last = images.shape[1:]
-    if first == last or max(first, last) <= 4:
+    if first == last or max(first, last) <= 4 or min(first, last) == middle:
         readings = f"{last} channels of {first} x {middle} or {first} of {middle} x {last}"
         raise ValueError(f"images of shape {(first, middle, last)} may have {readings}")
     return images.permute(0, 3, 1, 2) if last < first else images

@@ -4,10 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 
 import pytest
-from common import run, text
+from common import TINY, run, text
 from probes import look
 from script import COUNTING, PROBES, SCRIPT, complaints, files, kill_group, read_until, start
 from script import run as run_script
@@ -139,6 +140,28 @@ def test_loky_gives_the_bytes_of_one_process():
     loky = pytest.importorskip("loky")
     with loky.get_reusable_executor(max_workers=2) as executor:
         assert text(run(options={"map": executor.map})) == text(run())
+
+
+def test_a_killed_worker_of_loky_ends_the_run_and_what_was_kept_of_it_goes_on(
+    tmp_path, monkeypatch
+):
+    loky = pytest.importorskip("loky")
+    monkeypatch.chdir(tmp_path)
+    config, kept = replace(TINY, env_id="probes:Fatal-v0"), []
+
+    def keep(done):
+        kept.append(done)
+        (tmp_path / "kill").touch()
+
+    with (
+        loky.get_reusable_executor(max_workers=2) as executor,
+        pytest.raises(loky.process_executor.TerminatedWorkerError),
+    ):
+        run(config, options={"map": executor.map, "on_generation": keep})
+    assert len(kept) == 1
+    with loky.get_reusable_executor(max_workers=2) as executor:
+        done = run(config, start=kept[0], options={"map": executor.map})
+    assert text(done) == text(run(config))
 
 
 MPI = """
