@@ -359,12 +359,48 @@ def test_observations_of_several_parts_are_flattened_into_one_vector(env_id, col
         (obs, *_), (expected, *_) = env.step(ACTION), plain.step(ACTION)
 
 
-@pytest.mark.parametrize("kind", [gym.spaces.Tuple, lambda parts: gym.spaces.Dict(seen=parts[0])])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        gym.spaces.Tuple,
+        lambda parts: gym.spaces.Dict(seen=parts[0]),
+        lambda parts: gym.spaces.Dict(all=gym.spaces.Tuple(parts)),
+    ],
+)
 def test_images_among_other_parts_are_not_flattened_into_numbers(monkeypatch, kind):
     image = gym.spaces.Box(0, 255, (32, 32, 3), np.uint8)
     monkeypatch.setattr(Wrong, "observation_space", kind([image, gym.spaces.Discrete(2)]))
     with pytest.raises(ValueError, match=r"observations with images in them, .* cannot be flatt"):
         find_spaces("Wrong-v0")
+
+
+@pytest.mark.parametrize(
+    "dtype, obs",
+    [
+        (np.int8, [300, -200, 1]),
+        (np.uint8, np.array([0, 256, 1], np.uint16)),
+        (np.uint8, [0, -1, 1]),
+    ],
+)
+def test_whole_numbers_that_do_not_fit_their_space_are_refused_and_not_wrapped(
+    monkeypatch, dtype, obs
+):
+    limits = np.iinfo(dtype)
+    space = gym.spaces.Box(limits.min, limits.max, (3,), dtype)
+    monkeypatch.setattr(Wrong, "observation_space", space)
+    with pytest.raises(gym.error.Error, match=f"which is not of {np.dtype(dtype)} in step 0"):
+        wrong(at_reset=obs).reset(seed=1)
+
+
+def test_an_observation_comes_in_the_dtype_of_its_space_and_fits_into_float32(monkeypatch):
+    obs, _ = wrong(at_reset=[0.5, 1.0, 2.0]).reset(seed=1)
+    assert obs.dtype == np.float32 and obs.tolist() == [0.5, 1.0, 2.0]
+    space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float64)
+    monkeypatch.setattr(Wrong, "observation_space", space)
+    obs, _ = wrong(at_reset=[0.1, 1.0, 2.0]).reset(seed=1)
+    assert obs.dtype == np.float64 and obs[0] == 0.1
+    with pytest.raises(gym.error.Error, match=r"the observation \[1.*e\+39"):
+        wrong(at_reset=[1e39, 1.0, 2.0]).reset(seed=1)
 
 
 def test_an_observation_of_another_kind_is_told_by_its_shape_and_kind_not_by_its_numbers():

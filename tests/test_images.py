@@ -57,7 +57,7 @@ ENSEMBLES = pytest.mark.parametrize("ensemble_size", [1, 2])
 
 
 def test_a_network_computes_what_convolutions_and_linear_layers_of_torch_compute():
-    network = make(channels=(4, 6, 6), halvings=2)
+    network = make(channels=(4, 6, 6), halvings=2, activation="elu")
     image, action = inputs()
     layers = []
     for layer, (kernel, offset) in enumerate(zip(network.kernels, network.offsets)):
@@ -67,10 +67,10 @@ def test_a_network_computes_what_convolutions_and_linear_layers_of_torch_compute
             for read in range(depth):
                 conv.weight.data[taken, read] = kernel[0, read, :, taken].reshape(3, 3)
         conv.bias.data = offset[0, 0].clone()
-        layers += [conv, nn.ReLU()]
+        layers += [conv, nn.ELU()]
     features = nn.Sequential(*layers, nn.Flatten())(image.permute(0, 3, 1, 2) / 255)
     hidden = torch.cat([features, action], 1) @ network.weights[0][0] + network.biases[0][0]
-    expected = F.relu(hidden) @ network.weights[1][0] + network.biases[1][0]
+    expected = F.elu(hidden) @ network.weights[1][0] + network.biases[1][0]
     torch.testing.assert_close(network(image, action), expected)
 
 
@@ -211,6 +211,20 @@ def test_an_edit_returns_a_new_network_and_leaves_the_old_one_as_it_was(edit, en
         parameter.data.zero_()
     assert network.config == config
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize("edit", [*GROWTHS, *OTHERS])
+def test_an_edit_stays_on_the_device_of_the_network(edit):
+    edited = {**GROWTHS, **OTHERS}[edit](make().to("meta"))  # a device without numbers
+    assert {parameter.device.type for parameter in edited.parameters()} == {"meta"}
+
+
+def test_a_fresh_network_has_the_same_shape_and_weights_of_its_own():
+    network = make(channels=(4, 6, 6), halvings=2)
+    fresh = network.fresh(torch.Generator().manual_seed(5))
+    assert fresh.config == network.config
+    for new, old in zip(fresh.parameters(), network.parameters()):
+        assert new.shape == old.shape and not (new == old).any()
 
 
 @ENSEMBLES
@@ -374,6 +388,37 @@ def test_every_edit_of_an_agent_that_sees_happens_within_its_bounds(new_layer_pr
         assert len({(config.channels, config.hidden_size) for config in configs}) == 1
     assert len(seen) == 4, "channels and nodes, or convolutions and layers, more and fewer"
     agent.learn(remembered().sample(8, draw))
+
+
+def test_channels_change_in_every_layer_by_their_own_steps():
+    steps = {"channel_bounds": (1, 99), "channel_steps": (1, 2), "node_bounds": (8, 8)}
+    mutations = Mutations(**{**NEVER, "architecture": 1}, **steps, new_layer_prob=0)
+    agent, draw, seen = seer(), rng(), set()
+    for _ in range(60):
+        old = agent.channels
+        mutations.mutate([agent], draw)
+        differences = [new - before for new, before in zip(agent.channels, old)]
+        seen.add(tuple(differences))
+    assert seen == {(n, 0) for n in (-2, -1, 1, 2)} | {(0, n) for n in (-2, -1, 1, 2)}
+
+
+def test_the_fewest_convolutions_are_those_of_the_bounds_where_fewer_halve_the_picture():
+    bounds = {"conv_bounds": (3, 4), "layer_bounds": (1, 1)}
+    mutations = Mutations(**{**NEVER, "architecture": 1}, **bounds, new_layer_prob=1)
+    agent, draw = seer(), rng()
+    assert agent.networks["actor"].config.halvings == len(agent.channels) == 2
+    depths = []
+    for _ in range(20):
+        mutations.mutate([agent], draw)
+        depths.append(len(agent.channels))
+    assert set(depths) == {3, 4} and 3 in depths[2:]
+
+
+def test_an_agent_with_one_broken_kernel_is_not_finite():
+    agent = seer()
+    assert agent.is_finite()
+    agent.networks["critic"].kernels[1].data.view(-1)[3] = torch.nan
+    assert not agent.is_finite()
 
 
 def as_text(sizes):

@@ -78,6 +78,8 @@ def test_a_founders_number_is_log_uniform_over_its_range():
         draws = np.array([limits.draw(rng) for _ in range(4000)])
         assert {type(limits.draw(rng)) for _ in range(9)} == {limits.dtype}
         assert draws.min() >= limits.min and draws.max() <= limits.max
+        if limits.dtype is int:
+            assert draws.max() == limits.max
         ends = np.geomspace(limits.min, limits.max, 3)
         assert (draws <= ends[1]).mean() == pytest.approx(0.5, abs=0.08)
     with pytest.raises(ValueError, match="a range to draw from is above 0, not 0 to 1"):

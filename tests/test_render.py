@@ -134,6 +134,13 @@ def test_a_film_begins_again_at_its_end_and_its_environment_is_closed(tmp_path):
         assert file.metadata(index=0)["loop"] == 0  # for ever
 
 
+def test_an_episode_may_be_cut_short_and_its_last_frame_is_its_last_step(tmp_path):
+    path = tmp_path / "film.gif"
+    returns = record_gif(Idle(), "Film-v0", path, episodes=1, max_steps=5)
+    assert returns.tolist() == [1 + 2 + 3 + 4 + 5]
+    assert imageio.imread(path, index=None)[:, 0, 0, 0].tolist() == [0, 6 * 3, 6 * 5]
+
+
 def test_a_gif_may_be_written_into_a_file_object(tmp_path):
     with io.BytesIO() as file:
         record_gif(Falling(), LANDER, file, episodes=1, seed=5)

@@ -152,16 +152,21 @@ def test_smoothing_noise_is_scaled_to_the_action_range_and_clipped(low, high):
 
 def test_the_smoothed_action_stays_in_the_box():
     hp = HyperParams(policy_noise=5.0, noise_clip=3.0)
-    agent = TD3(
-        UNIT, Box(2, 12, (1,)), hp, hidden_size=(1,), generator=torch.Generator().manual_seed(0)
-    )
-    seen = []
+    agent, seen = make_agent(hp=hp), []
     agent.targets["critic"].register_forward_hook(
-        lambda module, args, output: seen.append(args[1][:, 0])
+        lambda module, args, output: seen.append(args[1].numpy())
     )
-    batch = Batch(*(torch.zeros(500, 1) for _ in range(4)), torch.zeros(500, 1, dtype=torch.bool))
-    agent.learn(batch, torch.Generator().manual_seed(0))
-    assert seen[0].min().item() == 2 and seen[0].max().item() == 12
+    agent.learn(make_batch(500), torch.Generator().manual_seed(0))
+    np.testing.assert_array_equal(seen[0].min(axis=0), ACTIONS.low)
+    np.testing.assert_array_equal(seen[0].max(axis=0), ACTIONS.high)
+
+
+def test_a_box_far_from_zero_is_filled_like_any_other():
+    box = Box(np.float32([2e38]), np.float32([3e38]))  # their sum is no float32
+    agent = TD3(OBSERVATIONS, box, generator=torch.Generator().manual_seed(0))
+    for value, expected in ((-50.0, box.low), (50.0, box.high), (0.0, np.float32([2.5e38]))):
+        constant(agent.networks["actor"], value)
+        np.testing.assert_allclose(agent.get_action(np.zeros(3)), expected, rtol=1e-6)
 
 
 # Who moves, and when

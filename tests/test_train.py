@@ -6,8 +6,11 @@ import multiprocessing
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, fields, replace
+from unittest.mock import Mock
 
+import gymnasium as gym
 import numpy as np
+import probes
 import pytest
 import torch
 from common import MUTATIONS, SMALL, TINY, flat, run, same, setup, text
@@ -73,6 +76,18 @@ def test_no_stored_transition_crosses_an_episode(env_id, cap, num_envs):
         assert not records["terminated"][next_t < length].any()
 
 
+def test_the_environments_of_a_member_are_closed_also_where_one_fails(monkeypatch):
+    (agent,), memory = setup(size=1)
+    closed = []
+    monkeypatch.setattr(probes.Counting, "close", lambda self: closed.append(self))
+    train_member(agent, memory, TINY, seed=0)
+    assert len(set(closed)) == 3
+    monkeypatch.setattr(probes.Counting, "step", Mock(side_effect=RuntimeError("no fuel")))
+    with pytest.raises(gym.error.Error, match="no fuel"):
+        train_member(agent, memory, TINY, seed=0)
+    assert len(set(closed)) == 6
+
+
 def test_actions_are_stored_as_the_environment_got_them_and_stay_in_an_asymmetric_box():
     config = replace(TINY, evo_steps=600, learning_delay=300)
     (agent,), memory = setup(
@@ -82,6 +97,8 @@ def test_actions_are_stored_as_the_environment_got_them_and_stay_in_an_asymmetri
         agent, memory, config, seed=0
     )  # `Counting` itself refuses what is outside
     low, high = agent.action_space.low, agent.action_space.high
+    at_random = records["action"][:300].reshape(100, 3, 2)
+    assert (at_random[:, 0] != at_random[:, 1]).any(), "all environments get one action"
     for half in (records["action"][:300], records["action"][300:]):
         assert (half >= low).all() and (half <= high).all()
         assert (half.max(axis=0) > low + 0.9 * (high - low)).all(), "part of the box is never tried"
@@ -90,7 +107,8 @@ def test_actions_are_stored_as_the_environment_got_them_and_stay_in_an_asymmetri
 
 @pytest.mark.parametrize("noise", ["gaussian", "ou"])
 def test_exploration_is_the_policy_plus_noise_of_the_agents_strength(noise):
-    config = replace(TINY, evo_steps=3000, memory_size=3000, noise=noise, noise_theta=1.0)
+    theta = 1.0 if noise == "ou" else 0.15  # at 1 the process is white noise as well
+    config = replace(TINY, evo_steps=3000, memory_size=3000, noise=noise, noise_theta=theta)
     (agent,), memory = setup(
         config, size=1, hp=HyperParams(batch_size=8, learn_step=10_000, expl_noise=0.1)
     )
@@ -668,6 +686,8 @@ def test_a_new_best_elite_is_confirmed_and_only_a_better_mean_is_kept(monkeypatc
     done = run(replace(TINY, max_steps=120))
     assert len(flown) == 4 * 3  # every elite promised more than what was confirmed, two held it
     assert done.best_return == 25 and done.best.steps == 90
+    fixed_scores(monkeypatch, [10, 50, 30], [20, 20, 20])
+    assert run().best.steps == 30, "one that is only as good takes the place of the first"
 
 
 def test_an_elite_that_is_no_better_than_the_confirmed_mean_is_not_flown_again(monkeypatch):

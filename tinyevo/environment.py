@@ -86,7 +86,10 @@ class Guarded(gym.Wrapper):
         """A copy of a value as an array; refuse another shape or kind, and what is not finite."""
         try:
             with np.errstate(over="ignore"):
-                array = np.array(value).astype(dtype, casting="same_kind", copy=False)
+                given = np.array(value)
+                array = given.astype(dtype, casting="same_kind", copy=False)
+                if array.dtype.kind in "iu" and (array != given).any():
+                    raise OverflowError("wrapped around")
                 single = array.astype(np.float32, copy=False)  # as memory and networks hold it
         except Exception as error:  # nor is it known what it returns
             what = f"returned the {name} {described(value)}, which is not of {np.dtype(dtype)}"

@@ -129,7 +129,8 @@ class EvolvableCNN(EvolvableMLP):
     def forward(self, obs, action=None, first_only=False):
         """Map images (batch, *image_shape) of values from 0 to 255 to (batch, num_outputs).
 
-        Actions (batch, num_inputs) join the features. Ensembles as in `EvolvableMLP.forward`.
+        Actions (batch, num_inputs) join the features. All networks of an ensemble see the same
+        images; what they return is as in `EvolvableMLP.forward`.
         """
         networks = 1 if first_only else self.config.ensemble_size
         x = channels_first(obs) / 255  # (batch, channels, height, width)
@@ -165,8 +166,8 @@ class EvolvableCNN(EvolvableMLP):
         """One convolution less: the last one goes, and the perceptron reads the layer before it.
 
         Its weights stay with the channel of the same index; channels that had no counterpart get
-        zeros. So it undoes `add_conv_layer`. Raises ValueError if all layers that would be left
-        halve the picture, because those stay.
+        zeros. So it undoes `add_conv_layer`. Raises ValueError if the last one halves the picture,
+        because those stay.
         """
         config = replace(self.config, channels=self.config.channels[:-1])
         layers, offsets = remove_last(self._layers(), [*self.offsets, None])  # maps have no bias

@@ -138,7 +138,8 @@ class Mutations:
         conv_bounds, channel_bounds, channel_steps: the same for the convolutions and channels of an
             agent that sees images. Layers that halve the picture stay, whatever the bounds.
         mutation_sd: standard deviation of the noise on a policy weight w, in units of |w|.
-        mutated_share: largest share of the entries of a weight matrix that one mutation touches.
+        mutated_share: largest share of the entries of a weight matrix that one mutation touches,
+            rounded up to whole entries.
         super_prob, super_sd: probability that such an entry gets noise of `super_sd` |w| instead.
         reset_prob: probability that it is drawn afresh from N(0, 1).
         activations: names to choose from.

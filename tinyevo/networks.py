@@ -177,7 +177,8 @@ class EvolvableMLP(nn.Module):
 
         With actions (batch, act_dim), as a critic gets them, the inputs are both, side by side.
         Both may have a leading ensemble axis, with inputs of its own for each network. The result
-        has one if there is more than one network. `first_only` evaluates the first one alone.
+        has one if there is more than one network. `first_only` evaluates the first one alone, on
+        inputs that all share.
         """
         x = obs if action is None else torch.cat([obs, action], -1)  # (..., batch, fan_in)
         hidden = ACTIVATIONS[self.config.activation]

@@ -158,7 +158,7 @@ class TD3:
         edges = np.float32([action_space.low, action_space.high])
         self.low, self.high = torch.as_tensor(edges, device=self.device)  # (act_dim,) each
         self.half_range = (self.high - self.low) / 2
-        self.middle = (self.high + self.low) / 2
+        self.middle = self.high / 2 + self.low / 2  # their sum may not fit
 
         obs_dim, act_dim = observation_space.shape[0], action_space.shape[0]
         shape = {"hidden_size": hidden_size, "activation": activation, "generator": generator}
