@@ -347,7 +347,9 @@ def rival_table(arms):
             for count in counts:
                 share, low, high = share_sooner(own, rows, count)
                 pairs = f"sooner in {share:.0%} of pairs, {low:.0%} to {high:.0%}"
-                cells.append(f"{logrank(own, rows, count):.3g} ({pairs})")
+                statistic, p = logrank(own, rows, count)
+                place = "ahead" if statistic > 0 else "behind"
+                cells.append(f"{place}, {p:.3g} ({pairs})")
             cells += [f"{test(own, rows):.3g}" for test in (fisher, mannwhitney)]
             lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -386,9 +388,9 @@ def median_interval(values, draws=10_000):
 
 
 def logrank(own, rival, count="steps"):
-    """The p-value of a log-rank test of the steps, or of other costs, to a landing.
+    """A log-rank test of the steps, or of other costs, to a landing: (statistic, p-value).
 
-    Runs without one are censored.
+    Runs without one are censored. The statistic is above 0 if `own` lands sooner.
     """
     from scipy import stats
 
@@ -397,7 +399,8 @@ def logrank(own, rival, count="steps"):
         ended = [row[count] for row in rows if row["landed"]]
         cut = [row[count] for row in rows if not row["landed"]]
         samples.append(stats.CensoredData(uncensored=ended, right=cut))
-    return stats.logrank(*samples).pvalue
+    result = stats.logrank(*samples)
+    return result.statistic, result.pvalue
 
 
 def fisher(own, rival):
