@@ -157,7 +157,7 @@ def main(options):
             show_film(record_gif(run.best, config.env_id, file, 7, seed, steps))
         film_evolution(folder, config.env_id, seed, steps)
     with folder.new_file("report.html") as file:
-        write_report(run.history, folder.path / "evolution.gif", file)
+        write_report(run.history, folder.files(), file)
     print("wrote", *folder.files())
 
 

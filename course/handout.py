@@ -329,6 +329,8 @@ def main(arguments=None):
     what = "the numbers of all tasks there are to be, as 3,4,16; the other bodies stay"
     parser.add_argument("--only", default="", metavar="NUMBERS", help=what)
     options = parser.parse_args(arguments)
+    if hasattr(sys.stdout, "reconfigure"):  # students have names of all alphabets
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if not re.fullmatch(r"(\d+(,\d+)*)?", options.only):
             raise ValueError(f"--only takes numbers of tasks, as 3,4,16, not {options.only!r}")

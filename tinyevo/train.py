@@ -93,7 +93,7 @@ RANGES = {  # of the settings, both ends included
     "seed": (0, math.inf),
     "num_envs": (1, 1000),
     "learning_delay": (0, math.inf),
-    "memory_size": (1, math.inf),
+    "memory_size": (1, 10**12),
     "noise_mean": (-1, 1),
     "noise_theta": (0, 1),
     "noise_dt": (0, 1),

@@ -8,7 +8,9 @@ import shutil
 import signal
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -27,7 +29,7 @@ from tinyevo.td3 import HyperParams
 
 # Torch's MemoryError, shortened
 TORCH = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
-HINT = "resume with: python train_lunar.py --resume run --no-gif\n"
+HINT = "resume with: python train_lunar.py --resume run --workers=1 --no-gif\n"
 RUN = [*COUNTING, "--workers", "1", "--out", "run"]
 RESUME = ["--resume", "run", "--no-gif", "--workers", "1"]
 FLAGS = [
@@ -218,8 +220,9 @@ def test_help_shows_every_flag_and_its_default(monkeypatch, capsys):
 
 @pytest.fixture(autouse=True)
 def every_extra(monkeypatch):
-    """Let the command line find the packages of all extras."""
-    monkeypatch.setattr(cli, "find_spec", lambda name: sys.modules.get(name, name))
+    """Let the command line find the packages of all extras that no test takes away."""
+    there = SimpleNamespace(origin="somewhere")
+    monkeypatch.setattr(cli, "find_spec", lambda name: sys.modules.get(name, name) and there)
 
 
 def options(flags, settings=None, folder=None):
@@ -239,6 +242,13 @@ def test_flags_win_over_quick():
     config = replace(train_lunar.QUICK.config, evo_steps=800)
     tournament = replace(train_lunar.QUICK.tournament, population_size=6)
     assert settings == replace(train_lunar.QUICK, config=config, tournament=tournament)
+
+
+def test_quick_changes_settings_of_every_group():
+    page = train_lunar.SETTINGS
+    mutations = replace(page.mutations, activation=0.5)
+    quick = replace(page, network=NetworkSettings((8,)), mutations=mutations)
+    assert cli.read_options({"quick": True, "no_gif": True}, page, quick, None).settings == quick
 
 
 WALKER = {"env_id": "probes:Capped-v0", "seed": 5, "target": 3.0, "train_episode_steps": 3}
@@ -342,6 +352,14 @@ def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch):
         options({"track": "wandb"})
 
 
+def test_a_folder_that_is_called_as_a_package_is_not_taken_for_it(tmp_path, monkeypatch):
+    (tmp_path / "a_tracker").mkdir()  # as W&B leaves one where it was used
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(cli, "find_spec", find_spec)
+    with pytest.raises(ValueError, match="--track needs an extra: pip install a_tracker"):
+        cli.check_extra("track", "a_tracker")
+
+
 def test_no_gif_renders_nothing_and_needs_no_environment_that_can():
     assert not options({"env_id": "probes:Aim-v0", "target": 0.0}).film
     flags = {"env_id": "LunarLanderContinuous-v3"}
@@ -356,6 +374,7 @@ def test_the_hint_is_a_command_that_a_shell_reads_back_whatever_the_name_of_the_
     assert hint == f"resume with: python {command}"
     hint = cli.resume_hint("run", {"track": "wandb", "cluster": "host:8786"})
     assert hint.endswith("--resume run --cluster=host:8786 --track=wandb")
+    assert cli.resume_hint("run", {"workers": 1}).endswith("--resume run --workers=1")
     assert "--resume ./-x" in cli.resume_hint("-x", {}), "a flag"
 
 
@@ -521,6 +540,8 @@ def test_a_fault_that_takes_many_lines_is_told_in_one(monkeypatch, capsys):
         torch.OutOfMemoryError("no more"),
         RuntimeError(TORCH),
         RuntimeError("std::bad_alloc"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+        type("AcceleratorError", (RuntimeError,), {})("CUDA error: out of memory"),
         RuntimeError("can't start new thread"),
         ValueError("I/O operation on closed file."),
         OSError("no space"),
@@ -572,7 +593,7 @@ def stopped_by(error, monkeypatch):
 def test_a_finished_run_says_so_and_nothing_changes(begun, straight, monkeypatch, capsys):
     before = {path.name: path.stat().st_mtime_ns for path in begun.iterdir()}
     call(monkeypatch, *RESUME)
-    words = "this run is finished; a larger --max-steps or --target continues it\n"
+    words = "this run is finished; a larger --max-steps continues it\n"
     assert words in capsys.readouterr().out
     assert files(begun) == files(straight)
     assert {path.name: path.stat().st_mtime_ns for path in begun.iterdir()} == before
@@ -712,7 +733,9 @@ def test_a_folder_in_which_another_run_writes_is_refused(begun, straight, monkey
     assert error.startswith("train_lunar.py: run cannot be locked (")
     assert error.endswith("): perhaps another run is writing into it\n")
     assert exit_status(monkeypatch, *RUN) == 2
-    assert "run is not empty, and no run is overwritten" in capsys.readouterr().err
+    assert (
+        "run is not empty: it has config.json, and no run is overwritten" in capsys.readouterr().err
+    )
     other.close()
     call(monkeypatch, *RESUME)
     assert files(begun) == files(straight)

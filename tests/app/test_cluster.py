@@ -1,7 +1,9 @@
 """On a real cluster: the same bytes as in one process, whatever happens to its workers."""
 
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +15,7 @@ from probes import look
 from script import COUNTING, PROBES, SCRIPT, complaints, files, kill_group, read_until, start
 from script import run as run_script
 
+from tinyevo.app import workers
 from tinyevo.app.workers import cluster_client, map_on_cluster
 
 pytestmark = [
@@ -86,6 +89,24 @@ def test_a_cluster_gives_the_bytes_of_one_process_also_where_a_worker_is_killed(
         assert done.returncode == 0, done.stderr
         assert files(tmp_path / name) == expected
     assert not (tmp_path / "kill").exists(), "nobody was killed"
+
+
+def test_a_port_that_lets_in_and_says_nothing_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(workers, "TIMEOUT", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        words = f"{address} accepts connections and does not answer: is it the scheduler's port?"
+        with pytest.raises(ConnectionError, match=re.escape(words)), cluster_client(address):
+            pass
+
+
+@pytest.mark.parametrize("address", ["node1..cluster:8786", "tls://127.0.0.1:8786"])
+def test_an_address_that_nobody_can_have_is_a_fault_of_the_connection(address):
+    with (
+        pytest.raises(ConnectionError, match=f"there is no cluster {address}: "),
+        cluster_client(address),
+    ):
+        pass
 
 
 def test_a_scheduler_that_is_gone_is_answered_with_one_line_and_the_run_resumes(

@@ -42,6 +42,13 @@ pytestmark = pytest.mark.slow
 resource = pytest.importorskip("resource", reason="makes faults as Unix makes them")
 LONG = [*COUNTING, "--max-steps", "1e9", "--out", "run"]
 HINT = f"resume with: python {ROOT}/train_lunar.py --resume run --no-gif\n"
+
+
+def hint(workers, folder="run"):
+    """The hint of a run that was told its workers."""
+    return HINT.replace("--resume run", f"--resume {folder} --workers={workers}")
+
+
 RESULTS = ("history.csv", "elite.pt", "population.pt", "config.json", "scenes.pt")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
 
@@ -99,7 +106,7 @@ def test_ctrl_c_and_sigterm_end_cleanly_and_the_named_command_resumes(
         script.send_signal(number)
     _, errors = script.communicate(timeout=30)
     assert script.returncode == 128 + number
-    assert complaints(errors) == f"stopped; {HINT}"
+    assert complaints(errors) == f"stopped; {hint(workers)}"
     assert group_ends(script), "a process was left behind"
     assert run(tmp_path, "--resume", "run", "--no-gif").returncode == 0
     assert results(tmp_path / "run") == results(straight)
@@ -118,7 +125,7 @@ def test_ctrl_c_before_the_run_has_begun_prints_no_traceback(tmp_path, delay):
     os.killpg(script.pid, signal.SIGINT)
     _, errors = script.communicate(timeout=30)
     assert script.returncode in (-signal.SIGINT, 130)
-    assert complaints(errors) in ("", "stopped\n", f"stopped; {HINT}")
+    assert complaints(errors) in ("", "stopped\n", f"stopped; {hint(2)}")
     assert group_ends(script)
 
 
@@ -133,8 +140,8 @@ def test_ctrl_c_while_workers_are_started_prints_no_traceback(tmp_path, started)
         time.sleep(0.004 * attempt)
         os.killpg(script.pid, signal.SIGINT)
         _, errors = script.communicate(timeout=30)
-        hint = HINT.replace("run ", f"run{attempt} ")
-        assert (script.returncode, complaints(errors)) == (130, f"stopped; {hint}")
+        stopped = f"stopped; {hint(2, f'run{attempt}')}"
+        assert (script.returncode, complaints(errors)) == (130, stopped)
         assert group_ends(script)
 
 
@@ -150,7 +157,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_the_run_can_be_r
     errors = complaints(errors)
     assert (
         errors.startswith("stopped: a worker process died")
-        and errors.endswith(HINT)
+        and errors.endswith(hint(2))
         and errors.count("\n") == 1
     )
     assert group_ends(script)
@@ -358,7 +365,7 @@ def test_an_environment_that_raises_a_keyboard_interrupt_stops_the_run_as_ctrl_c
     (tmp_path / "fault").write_text("interrupt")
     arguments = [*COUNTING, "--env", "probes:Faulty-v0", "--out", "run", "--workers", workers]
     done = run(tmp_path, *arguments)
-    assert done.returncode == 130 and complaints(done.stderr) == f"stopped; {HINT}"
+    assert done.returncode == 130 and complaints(done.stderr) == f"stopped; {hint(workers)}"
 
 
 @pytest.mark.parametrize("workers", [1, 2])

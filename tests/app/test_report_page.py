@@ -31,10 +31,10 @@ def history():
     return run(mutations=MUTATIONS).history
 
 
-def page(history, film=Path("no such film")):
+def page(history, *files):
     """The page of a history, as text."""
     file = io.BytesIO()
-    report.write_report(history, film, file)
+    report.write_report(history, files, file)
     return file.getvalue().decode()
 
 
@@ -54,7 +54,8 @@ def test_the_page_holds_every_row_and_the_kinds_of_mutation(history):
 def test_the_film_is_a_part_of_the_page(history, tmp_path):
     film = tmp_path / "evolution.gif"
     film.write_bytes(b"GIF89a")
-    assert data(page(history, film))["film"] == "data:image/gif;base64,R0lGODlh"
+    files = tmp_path / "elite.pt", film
+    assert data(page(history, *files))["film"] == "data:image/gif;base64,R0lGODlh"
 
 
 def test_no_text_of_a_run_can_end_the_script(history):

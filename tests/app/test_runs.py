@@ -1,8 +1,10 @@
 """Settings and the folder of a run: both come back as they were, or they are refused by name."""
 
 import csv
+import errno
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -18,7 +20,14 @@ from script import ROOT
 
 import train_lunar
 from tinyevo import checkpoint
-from tinyevo.app.runs import NetworkSettings, RunFolder, Settings, lock_folder, next_folder
+from tinyevo.app.runs import (
+    NetworkSettings,
+    RunFolder,
+    Settings,
+    history_csv,
+    lock_folder,
+    next_folder,
+)
 from tinyevo.environment import episode_limit
 from tinyevo.mutation import Mutations, RLParameter
 from tinyevo.td3 import TD3, HyperParams
@@ -422,14 +431,41 @@ def test_a_run_is_locked_before_it_is_read(folder, done, monkeypatch):
 def test_a_checkpoint_that_cannot_be_written_leaves_the_other_files_and_no_run_has_begun(
     folder, done, monkeypatch
 ):
-    def full(state, path):
+    def full(path, data):
         raise OSError("no space")
 
     with monkeypatch.context() as context:
-        context.setattr(checkpoint, "save", full)
+        context.setattr(checkpoint, "write", full)
         with pytest.raises(OSError, match="no space"):
             folder.save(done, SETTINGS)
     assert not folder.begun and os.listdir(folder.path) == ["run.lock"]
+
+
+def test_a_table_that_somebody_holds_open_does_not_end_the_run(folder, done, monkeypatch):
+    write = checkpoint.write
+
+    def held(path, data):
+        if path.name == "history.csv":
+            raise PermissionError(errno.EACCES, "Access is denied", str(path))
+        write(path, data)
+
+    with monkeypatch.context() as context:
+        context.setattr(checkpoint, "write", held)
+        with pytest.warns(UserWarning, match=r"history.csv'?: is it open elsewhere\?"):
+            folder.save(done, SETTINGS)
+    kept = "config.json", "elite.pt", "population.pt", "scenes.pt"
+    assert [path.name for path in folder.files()] == sorted(kept)
+    folder.save(done, SETTINGS)
+    assert (folder.path / "history.csv").read_bytes() == history_csv(done.history).encode()
+
+
+@pytest.mark.parametrize("place", ["", "run.lock"])
+def test_what_can_only_be_read_is_not_taken_for_locked(tmp_path, monkeypatch, place):
+    lock_folder(tmp_path).close()
+    closed = tmp_path / place
+    monkeypatch.setattr(os, "access", lambda path, mode: path != closed)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(closed))} is read-only"):
+        lock_folder(tmp_path)
 
 
 def test_a_closed_folder_is_free_for_others(tmp_path):

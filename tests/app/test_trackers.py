@@ -7,6 +7,7 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import imageio.v3 as imageio
 import numpy as np
@@ -86,7 +87,7 @@ def notes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     notes = Notes()
     monkeypatch.setattr(cli, "TRACKERS", {"tensorboard": lambda: notes})
-    monkeypatch.setattr(cli, "find_spec", lambda name: name)
+    monkeypatch.setattr(cli, "find_spec", lambda name: SimpleNamespace(origin="here"))
     page = train_lunar.QUICK
     hp, network = replace(page.hp, batch_size=8, learn_step=8), NetworkSettings((8,))
     config = replace(page.config, eval_episodes=2, confirm_episodes=3)

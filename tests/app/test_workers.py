@@ -354,7 +354,9 @@ def test_a_memory_whose_copies_do_not_fit_is_refused_in_a_line_that_says_what_to
     monkeypatch.setattr(os, "sysconf", system.get, raising=False)
     check_memory(count, 3, TINY)
     system["SC_PHYS_PAGES"] -= 1
-    with pytest.raises(ValueError, match=f"^1000 transitions .* {count} workers.*--memory-size$"):
+    fewer = "take fewer workers, or lower the" if count > 1 else "lower the"
+    words = f"^1000 transitions .* {count} workers.*: {fewer} --memory-size of a new run$"
+    with pytest.raises(ValueError, match=words):
         check_memory(count, 3, TINY)
 
 

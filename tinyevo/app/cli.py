@@ -183,13 +183,11 @@ def interrupt(number, frame, after=0):
 def read_options(flags, settings, quick, folder):
     """The `Options` that flags mean. Raises ValueError or OSError if they are wrong."""
     device = find_device(flags.get("device", "cpu"))
-    changes = flags
-    if "quick" in flags:
-        changes = {name: new for name, _, new in settings.differences(quick)} | flags
+    shorten = partial(Settings.moved, old=settings, new=quick if "quick" in flags else settings)
     if "resume" in flags:
-        run, settings = resume_run(folder, changes, device)
+        run, settings = resume_run(folder, flags, shorten, device)
     else:
-        run, settings = None, new_settings(changes, settings)
+        run, settings = None, new_settings(flags, settings, shorten)
     if "track" in flags:
         check_extra("track", flags["track"])
         folder.tracker = TRACKERS[flags["track"]]()
@@ -226,7 +224,8 @@ def find_workers(flags, device, population_size):
 
 def check_extra(flag, package):
     """Raise ValueError if the package that a flag needs is missing."""
-    if find_spec(package) is None:
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:  # a folder of that name is not the package
         raise ValueError(f"--{flag} needs an extra: pip install {package}")
 
 
@@ -249,17 +248,18 @@ def workers_here(workers):
     return int(count) if where == "local" else 0
 
 
-def new_settings(changes, settings):
+def new_settings(changes, settings, shorten):
     """The settings of a new run: the changes, else those of the file they name, else `settings`.
 
-    Another environment has a target of its own, and its own limit of an episode.
+    `shorten` makes them those of a quick run, where one is asked for, before the changes. Another
+    environment has a target of its own, and its own limit of an episode.
     """
     if "settings" in changes:
         settings = read_settings(changes["settings"])
     old = settings.config.env_id
     if changes.get("env_id", old) != old:
         settings = settings.changed({"target": None, "train_episode_steps": None})
-    settings = settings.changed(changes)
+    settings = shorten(settings).changed(changes)
     return replace(settings, config=with_target(settings.config))
 
 
@@ -271,10 +271,10 @@ def read_settings(path):
         raise ValueError(f"--settings {path}: {error}") from error
 
 
-def resume_run(folder, changes, device):
+def resume_run(folder, changes, shorten, device):
     """The (run, settings) in a folder; where the run ends, `max_steps` or `target`, may change."""
     run, settings = folder.load(device)
-    changed = settings.changed(changes)
+    changed = shorten(settings).changed(changes)
     for name, old, new in settings.differences(changed):
         if name not in ("max_steps", "target"):
             raise ValueError(f"the run in {folder} has {name} {old}, it cannot resume with {new}")
@@ -295,7 +295,8 @@ def find_device(name):
 
 
 # What torch and Python say when memory or threads are short, or output was closed.
-SHORTAGES = ("tried to allocate", "bad_alloc", "can't start new thread", "closed file")
+SHORTAGES = ("tried to allocate", "out of memory", "bad_alloc", "ALLOC_FAILED")
+SHORTAGES += ("can't start new thread", "closed file")
 
 
 def explain(error, begun):
@@ -306,8 +307,8 @@ def explain(error, begun):
     expected += (UserWarning,)  # where python -W error makes it an error
     if not begun:
         expected += (ValueError,)
-    plain = type(error) in (RuntimeError, ValueError)
-    short = plain and any(words in str(error) for words in SHORTAGES)
+    of_torch = isinstance(error, (RuntimeError, ValueError))
+    short = of_torch and any(words in str(error) for words in SHORTAGES)
     foreign = type(error).__module__.split(".")[0] in ("distributed", "wandb")
     if isinstance(error, expected) or short or foreign:
         return " ".join(str(error).split()) or type(error).__name__
@@ -318,7 +319,7 @@ def resume_hint(folder, flags):
     """The command that resumes the run in a folder."""
     path = os.path.join(".", str(folder)) if str(folder).startswith("-") else str(folder)
     command = [sys.argv[0], "--resume", path]
-    for name in ("device", "cluster", "track"):
+    for name in ("device", "workers", "cluster", "track"):
         if name in flags:
             command.append(f"--{name}={flags[name]}")
     if "no_gif" in flags:

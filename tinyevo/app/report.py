@@ -79,8 +79,12 @@ def show_settings(run, options):
     if run.history:
         best = f"best confirmed mean return {run.best_return:.1f}"
         print(f"resumed after generation {run.generation - 1}, {best}")
-    if run.steps >= settings.config.max_steps or run.best_return >= settings.config.target:
-        print("this run is finished; a larger --max-steps or --target continues it")
+    config = settings.config
+    ends = {"--max-steps": run.steps >= config.max_steps}
+    ends |= {"--target": run.best_return >= config.target}
+    reached = " and ".join(flag for flag, ended in ends.items() if ended)
+    if reached:
+        print(f"this run is finished; a larger {reached} continues it")
 
 
 def show_generation(run, bar):
@@ -110,14 +114,15 @@ def show_film(returns):
     print(f"returns of {len(returns)} episodes rendered: {numbers}")
 
 
-def write_report(history, film, file):
+def write_report(history, files, file):
     """Write the page of a run into a binary file object: one HTML file that needs no other.
 
-    `film` is the path of the GIF that becomes a part of it, if there is one.
+    If `evolution.gif` is among the paths `files`, that film becomes a part of it.
     """
     data = {"history": history, "kinds": KINDS, "film": None}
-    if film.is_file():
-        data["film"] = f"data:image/gif;base64,{base64.b64encode(film.read_bytes()).decode()}"
+    for film in files:
+        if film.name == "evolution.gif":
+            data["film"] = f"data:image/gif;base64,{base64.b64encode(film.read_bytes()).decode()}"
     # Without a "<", no text in it can end the script.
     script = json.dumps(data).replace("<", "\\u003c")
     page = Path(__file__).with_name("report.html").read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import sqlite3
+import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -80,6 +81,15 @@ class Settings:
             own = {name: value for name, value in changes.items() if hasattr(old, name)}
             groups[group] = replace(old, **own)
         return replace(self, **groups)
+
+    def moved(self, old, new):
+        """These settings, with what differs between two others as in the second."""
+        groups = {}
+        for group, own in vars(self).items():
+            before, after = (vars(getattr(settings, group)) for settings in (old, new))
+            moved = {name: value for name, value in after.items() if value != before[name]}
+            groups[group] = replace(own, **moved)
+        return Settings(**groups)
 
     def differences(self, other):
         """Yields (name, own value, other value) of each field that differs."""
@@ -158,6 +168,7 @@ class RunFolder:
         self.begun = False
         self.tracker = None
         self._lock = None
+        self._written = set()
         self._home = os.getcwd()  # an environment may go elsewhere
 
     def __str__(self):
@@ -172,14 +183,18 @@ class RunFolder:
         os.chdir(self._home)
         if self._lock is None:
             self._begin()
-        checkpoint.save(run_state(run, settings), self.path / "population.pt")
+        self._write("population.pt", checkpoint.dumps(run_state(run, settings)))
         first, self.begun = not self.begun, True
-        checkpoint.write(self.path / "config.json", settings.to_json().encode())
+        self._write("config.json", settings.to_json().encode())
         if run.history:
-            run.best.save_checkpoint(self.path / "elite.pt")
-            checkpoint.write(self.path / "history.csv", history_csv(run.history).encode())
+            self._write("elite.pt", checkpoint.dumps(run.best.state()))
             self.scenes = keep_scenes(self.scenes, run)
-            checkpoint.save(self.scenes, self.path / "scenes.pt")
+            self._write("scenes.pt", checkpoint.dumps(self.scenes))
+            try:
+                self._write("history.csv", history_csv(run.history).encode())
+            except PermissionError as error:  # on Windows, where Excel shows it
+                what = "is it open elsewhere? It is written again with the next generation"
+                warnings.warn(f"{error}: {what}", stacklevel=2)
         if self.tracker and first:
             self.tracker.begin(self.path, settings, run.steps)
         elif self.tracker:
@@ -218,7 +233,7 @@ class RunFolder:
             print(f"no {name}: {error}")
         else:
             os.chdir(self._home)
-            checkpoint.write(self.path / name, content.getvalue())
+            self._write(name, content.getvalue())
             if self.tracker and name.endswith((".png", ".gif")):
                 self.tracker.add_file(self.path / name)
 
@@ -227,9 +242,9 @@ class RunFolder:
         return film_scenes(self.scenes)
 
     def files(self):
-        """The paths of the run's files."""
+        """The paths of the run's files that this process wrote."""
         os.chdir(self._home)
-        return sorted(path for path in self.path.iterdir() if path.suffix != ".lock")
+        return sorted(self.path / name for name in self._written)
 
     def close(self):
         """Let others write into the folder, and end the tracker's record."""
@@ -238,14 +253,21 @@ class RunFolder:
         if self._lock:
             self._lock.close()
 
+    def _write(self, name, data):
+        """Write one of the run's files."""
+        checkpoint.write(self.path / name, data)
+        self._written.add(name)
+
     def _begin(self):
         """Make the folder, unless it holds something, and lock it."""
         if self.path is None:
             self.path = next_folder()
         self.path.mkdir(parents=True, exist_ok=True)
         # Such files are left by a run that never began.
-        if any(old.suffix not in (".lock", ".tmp") for old in self.path.iterdir()):
-            raise ValueError(f"{self.path} is not empty, and no run is overwritten: name a new one")
+        old = [file.name for file in self.path.iterdir() if file.suffix not in (".lock", ".tmp")]
+        if old:
+            what = f"it has {min(old)}, and no run is overwritten: name a new one"
+            raise ValueError(f"{self.path} is not empty: {what}")
         self._lock = lock_folder(self.path)
 
 
@@ -266,11 +288,14 @@ def lock_folder(path):
 
     The lock holds until the returned connection is closed or this process ends. It is SQLite's,
     the one lock of the standard library that works everywhere. Raises ValueError if another process
-    has it.
+    has it, or if the folder cannot be written into.
     """
-    lock = None
+    lock, file = None, path / "run.lock"
+    for place in (path, file):  # a lock that is only read locks nobody out
+        if place.exists() and not os.access(place, os.W_OK):
+            raise ValueError(f"{place} is read-only, and a run writes into its folder")
     try:
-        lock = sqlite3.connect(path / "run.lock", timeout=0)
+        lock = sqlite3.connect(file, timeout=0)
         lock.executescript("PRAGMA journal_mode = OFF; BEGIN EXCLUSIVE")
     except sqlite3.Error as error:
         if lock:

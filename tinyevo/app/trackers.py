@@ -16,6 +16,8 @@ Mirrors the tutorial's section "Reading a run".
 import json
 import secrets
 
+from tinyevo import checkpoint
+
 
 class WandB:
     """A run of Weights & Biases. Its id is kept in the folder, so that a resumed run goes on in it.
@@ -31,7 +33,7 @@ class WandB:
 
         file = folder / "wandb.id"
         if not file.exists():
-            file.write_text(secrets.token_hex(4))
+            checkpoint.write(file, secrets.token_hex(4).encode())
         place = {"dir": folder, "id": file.read_text(), "resume": "allow"}
         self.run = wandb.init(config=json.loads(settings.to_json()), **place)
         self.run.define_metric("*", step_metric="steps")

@@ -9,6 +9,7 @@ again: a generation is a pure function, so that gives the same bytes.
 Mirrors the tutorial's section "Going further".
 """
 
+import asyncio
 import ctypes
 import logging
 import multiprocessing
@@ -18,7 +19,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, CancelledError, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_EXCEPTION,
+    CancelledError,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -32,6 +39,7 @@ from tinyevo.buffer import ReplayBuffer
 from tinyevo.environment import find_spaces
 
 SAVING = 7  # copies of the shared memory at once, as measured
+TIMEOUT = 10  # seconds, to reach a cluster
 STOPS = (signal.SIGINT, signal.SIGTERM)
 _flown = None  # in a worker: the counter that it shares with the main process
 _task = threading.local()  # in a worker of a cluster: `steps` of the task that a thread is doing
@@ -55,7 +63,9 @@ def check_memory(count, size, config):
     if needed > installed:
         what = f"{config.memory_size} transitions of {transition / 1e3:.1f} kB and their copies"
         have = f"{needed / 1e9:.1f} GB, and this machine has {installed / 1e9:.1f}"
-        raise ValueError(f"{what} for {count} workers here take {have}: lower --memory-size")
+        fewer = "take fewer workers, or lower the" if count > 1 else "lower the"
+        what = f"{what} for {count} workers here take {have}"
+        raise ValueError(f"{what}: {fewer} --memory-size of a new run")
 
 
 class Workers(NamedTuple):
@@ -170,25 +180,53 @@ def cluster_client(address):
     Raises OSError if the cluster cannot be reached, or has no worker on which tinyevo is installed.
     """
     import dask
-    from distributed import Client
+    import distributed  # noqa: F401  which sets its loggers up
 
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised
     dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"})  # sent only once
-    place = {"address": address, "timeout": 10}  # seconds
-    here, _, count = address.partition(":")
-    if here == "local":
-        place = {"n_workers": int(count), "threads_per_worker": 1, "dashboard_address": None}
-        place["silence_logs"] = logging.CRITICAL
-    with signals_deferred():
-        client = Client(**place)
+    where, _, count = address.partition(":")
+    try:
+        client = local_client(int(count)) if where == "local" else remote_client(address)
+    except (RuntimeError, TypeError, ValueError) as error:  # of processes, of TLS, of a name
+        raise ConnectionError(f"there is no cluster {address}: {error}") from error
     with client:
-        client.wait_for_workers(1, timeout=10)
+        client.wait_for_workers(1, timeout=TIMEOUT)
         try:
             client.run(exec, "import tinyevo.app.workers")
         except ImportError as error:
             raise ConnectionError(f"a worker of the cluster cannot help: {error}") from error
         yield client
+
+
+def local_client(count):
+    """A client of a new cluster of so many processes on this machine."""
+    from distributed import Client
+
+    place = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
+    with signals_deferred():
+        return Client(n_workers=count, threads_per_worker=1, **place)
+
+
+def remote_client(address):
+    """A client of the cluster whose scheduler has this address."""
+    from distributed import Client, Security
+    from distributed.comm import connect
+
+    async def knock():
+        arguments = Security().get_connection_args("client")
+        connection = await connect(address, TIMEOUT, **arguments)
+        connection.abort()
+
+    # Of its own, a client waits for ever for one who lets it in and says nothing.
+    with ThreadPoolExecutor(1) as thread:  # a notebook's has a loop that runs
+        answer = thread.submit(asyncio.run, asyncio.wait_for(knock(), 2 * TIMEOUT))
+        try:
+            answer.result()
+        except TimeoutError as error:
+            what = "accepts connections and does not answer: is it the scheduler's port?"
+            raise ConnectionError(f"{address} {what}") from error
+    return Client(address=address, timeout=TIMEOUT)
 
 
 def map_on_cluster(client, on_steps, function, *arguments):
