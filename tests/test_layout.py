@@ -230,10 +230,11 @@ def test_a_module_of_the_idea_has_at_most_2400_tokens(name):
     assert cost(IDEA[name]) <= 2_400
 
 
-def test_what_runs_the_idea_has_at_most_9500_tokens():
+def test_what_runs_the_idea_has_at_most_10000_tokens():
     # 6,000 before there were a cluster, trackers, pictures that fit a slide and a film of evolution;
-    # 9,000 before a cluster, a film and the memory were tried before the first generation.
-    assert sum(map(cost, APP.values())) <= 9_500
+    # 9,000 before a cluster, a film and the memory were tried before the first generation; 9,500
+    # before ports that never answer, tables that are held open and locks that can only be read.
+    assert sum(map(cost, APP.values())) <= 10_000
 
 
 def test_the_page_has_at_most_900_tokens_on_165_lines():
