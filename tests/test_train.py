@@ -968,7 +968,7 @@ def test_newcomers_are_spared_until_they_are_judged_and_their_run_resumes_to_the
         ({"max_steps": 0}, "a whole number from 3 to inf, not 0"),
         ({"max_steps": 1e6}, "a whole number from 3 to inf, not 1000000.0"),
         ({"learning_delay": -1}, "a whole number from 0 to inf, not -1"),
-        ({"memory_size": 0}, "a whole number from 1 to inf, not 0"),
+        ({"memory_size": 0}, "a whole number from 1 to 1000000000000, not 0"),
         ({"noise": "pink"}, "'ou' or 'gaussian', not 'pink'"),
         ({"updates_for": "all"}, "'own' or 'everybody', not 'all'"),
         ({"draw_hp": 1}, "True or False, not 1"),
