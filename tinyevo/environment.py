@@ -89,7 +89,7 @@ class Guarded(gym.Wrapper):
                 given = np.array(value)
                 array = given.astype(dtype, casting="same_kind", copy=False)
                 if array.dtype.kind in "iu" and (array != given).any():
-                    raise OverflowError("wrapped around")
+                    raise OverflowError("it wrapped around")  # as `same_kind` lets it
                 single = array.astype(np.float32, copy=False)  # as memory and networks hold it
         except Exception as error:  # nor is it known what it returns
             what = f"returned the {name} {described(value)}, which is not of {np.dtype(dtype)}"

@@ -733,9 +733,8 @@ def test_a_folder_in_which_another_run_writes_is_refused(begun, straight, monkey
     assert error.startswith("train_lunar.py: run cannot be locked (")
     assert error.endswith("): perhaps another run is writing into it\n")
     assert exit_status(monkeypatch, *RUN) == 2
-    assert (
-        "run is not empty: it has config.json, and no run is overwritten" in capsys.readouterr().err
-    )
+    words = "run is not empty: it has config.json, and no run is overwritten"
+    assert words in capsys.readouterr().err
     other.close()
     call(monkeypatch, *RESUME)
     assert files(begun) == files(straight)

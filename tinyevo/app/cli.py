@@ -183,7 +183,8 @@ def interrupt(number, frame, after=0):
 def read_options(flags, settings, quick, folder):
     """The `Options` that flags mean. Raises ValueError or OSError if they are wrong."""
     device = find_device(flags.get("device", "cpu"))
-    shorten = partial(Settings.moved, old=settings, new=quick if "quick" in flags else settings)
+    new = quick if "quick" in flags else settings
+    shorten = partial(Settings.with_differences, old=settings, new=new)
     if "resume" in flags:
         run, settings = resume_run(folder, flags, shorten, device)
     else:
@@ -295,8 +296,14 @@ def find_device(name):
 
 
 # What torch and Python say when memory or threads are short, or output was closed.
-SHORTAGES = ("tried to allocate", "out of memory", "bad_alloc", "ALLOC_FAILED")
-SHORTAGES += ("can't start new thread", "closed file")
+SHORTAGES = (
+    "tried to allocate",
+    "out of memory",
+    "bad_alloc",
+    "ALLOC_FAILED",
+    "can't start new thread",
+    "closed file",
+)
 
 
 def explain(error, begun):
@@ -307,8 +314,8 @@ def explain(error, begun):
     expected += (UserWarning,)  # where python -W error makes it an error
     if not begun:
         expected += (ValueError,)
-    of_torch = isinstance(error, (RuntimeError, ValueError))
-    short = of_torch and any(words in str(error) for words in SHORTAGES)
+    vague = isinstance(error, (RuntimeError, ValueError))  # they may mean anything
+    short = vague and any(words in str(error) for words in SHORTAGES)
     foreign = type(error).__module__.split(".")[0] in ("distributed", "wandb")
     if isinstance(error, expected) or short or foreign:
         return " ".join(str(error).split()) or type(error).__name__

@@ -82,13 +82,13 @@ class Settings:
             groups[group] = replace(old, **own)
         return replace(self, **groups)
 
-    def moved(self, old, new):
+    def with_differences(self, old, new):
         """These settings, with what differs between two others as in the second."""
         groups = {}
         for group, own in vars(self).items():
             before, after = (vars(getattr(settings, group)) for settings in (old, new))
-            moved = {name: value for name, value in after.items() if value != before[name]}
-            groups[group] = replace(own, **moved)
+            values = {name: value for name, value in after.items() if value != before[name]}
+            groups[group] = replace(own, **values)
         return Settings(**groups)
 
     def differences(self, other):
