@@ -19,6 +19,8 @@ import tempfile
 from pathlib import Path
 
 SECONDS = 1800  # for all tests together
+SECONDS_TO_IMPORT = 120
+IMPORTED = 7  # the exit status of a process that imported what it should
 
 
 def grade(handout, submission):
@@ -80,24 +82,30 @@ def take(folder, submission):
 def import_fault(folder, modules):
     """Why some modules cannot be imported; "" if they can."""
     names = [name.removesuffix(".py").replace("/", ".") for name in modules]
-    command = [sys.executable, "-c", f"import {', '.join(['sys', *names])}"]
-    done = run(command, folder)
+    # A module may end the process too, so what follows says that it did not.
+    code = f"import {', '.join(['os', *names])}; os._exit({IMPORTED})"
+    try:
+        done = run([sys.executable, "-c", code], folder, SECONDS_TO_IMPORT)
+    except ValueError as error:
+        return f"cannot be imported: {error}"
+    if done.returncode == IMPORTED:
+        return ""
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     place = [line for line in lines if line.startswith("File ")][-1:]
-    fault = " ".join(["cannot be imported:", *lines[-1:], *place])
-    return fault.replace(f"{folder}{os.sep}", "") if done.returncode else ""
+    fault = " ".join(["cannot be imported:", *(lines[-1:] or ["it ends the process"]), *place])
+    return fault.replace(f"{folder}{os.sep}", "")
 
 
-def run(command, folder):
-    """Run a command in a folder, with what is in it."""
+def run(command, folder, seconds=SECONDS):
+    """Run a command in a folder, with what is in it. Raises ValueError if it takes longer."""
     paths = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     try:
         return subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds
         )
     except subprocess.TimeoutExpired as error:
-        raise ValueError(f"it took more than {SECONDS} seconds") from error
+        raise ValueError(f"it took more than {seconds} seconds") from error
 
 
 def run_tests(folder, target):

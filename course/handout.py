@@ -71,7 +71,7 @@ def make(out, student="", root=ROOT, only=()):
 def write(path, text):
     """Write a text file and its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", newline="\n")  # some are scripts for Linux
 
 
 def package_data(root):
@@ -141,7 +141,7 @@ def tutorial(text, out, holes=REFILLS):
         if section.startswith("## Dependencies\n"):
             sections[place] = template.replace("{bodies}", listed([task.number for task in holes]))
     text = re.sub(r"\s*\*Exercises?:\*[^.]*\.", "", "".join(sections))
-    text = re.sub(r",\s+its\s+tests\s+and\s+its\s+exercises", " and its tests", text)
+    text = re.sub(r"(their\s+module),\s+tests\s+and\s+exercises", r"\1 and tests", text)
     return text.rstrip() + "\n\nThe tasks are in README.md.\n"
 
 

@@ -48,7 +48,7 @@ COLUMNS = {  # what a recorded table tells of a member in a generation
 PANELS = ("fitness", "again", "train", "updates", "value", "stride", "smoothing", "ends", "jump")
 
 
-def bugs(root):
+def all_bugs(root):
     """All bugs, from the student's folder or from the repository."""
     path = Path(root, "course", "hunt", "bugs.txt")
     if path.exists():
@@ -60,7 +60,7 @@ def bugs(root):
 
 def the_bug(root, student, number):
     """A student's bug by its number."""
-    return bugs(root)[bug_of(student, number) - 1]
+    return all_bugs(root)[bug_of(student, number) - 1]
 
 
 def read_json(path):
@@ -84,11 +84,11 @@ def plant(root, student, number):
     if place is None:
         raise ValueError(f"bug {number} does not fit: its line in the package was changed")
     mark = seal(root, student, number, f"{bug['file']}:{place}")  # tells whether, and not which
-    planted = {"number": number, "place": mark, "lines": line_counts(root)}
+    planted = {"student": student, "number": number, "place": mark, "lines": line_counts(root)}
     state.write_text(json.dumps(planted), encoding="utf-8")
 
 
-def restore(root, student):
+def restore(root):
     """Take the planted bug out. Returns its number, or None if there is none.
 
     Raises ValueError if its line was changed into another one than it was.
@@ -96,8 +96,9 @@ def restore(root, student):
     state = planted_file(root)
     if not state.exists():
         return None
-    number = read_json(state)["number"]
-    bug = the_bug(root, student, number)
+    planted = read_json(state)
+    number = planted["number"]
+    bug = the_bug(root, planted["student"], number)  # whatever answers.toml now says
     gone = swap(root, bug["file"], bug["new"], bug["old"])
     lines = Path(root, bug["file"]).read_text(encoding="utf-8").splitlines()
     if gone is None and bug["old"] not in lines:
@@ -142,6 +143,10 @@ def answer(root, student, number, place, why):
     if not line.isdigit() or not path.is_file() or not path.is_relative_to(home):
         raise ValueError(f"{place!r} is no place: write tinyevo/FILE.py:LINE")
     file = path.relative_to(home).as_posix()
+    planted = read_json(state)
+    if plain(planted["student"]) != plain(student):
+        whose = json.dumps(planted["student"], ensure_ascii=False)
+        raise ValueError(f"answers.toml had another name: put student = {whose} back")
     kept = read_json(record)
     before = kept.get(str(number), {"answers": []})
     if len(before["answers"]) >= ANSWERS:
@@ -149,7 +154,6 @@ def answer(root, student, number, place, why):
     bug = the_bug(root, student, number)
     repaired = bug["new"] not in Path(root, bug["file"]).read_text(encoding="utf-8").splitlines()
     place = f"{file}:{int(line)}"
-    planted = read_json(state)
     added = line_counts(root).get(file, 0) - planted["lines"].get(file, 0)  # perhaps above it
     places = [f"{file}:{int(line) - shift}" for shift in (0, added)]
     named = planted["place"] in [seal(root, student, number, each) for each in places]
@@ -184,7 +188,7 @@ def is_green(root, bug):
 def seal(root, student, number, content):
     """A mark that says that what is kept of a bug, answers or a place, is what was written."""
     what = json.dumps([plain(student), number, content]).encode()
-    key = json.dumps(bugs(root)[0]["tests"]).encode()
+    key = json.dumps(all_bugs(root)[0]["tests"]).encode()
     return hmac.new(key, what, hashlib.sha256).hexdigest()
 
 
@@ -272,7 +276,7 @@ def run(options, root):
     answers = root / "answers.toml"
     student = name_in(read_answers(answers)) if answers.exists() else ""
     if options.restore:
-        number = restore(root, student)
+        number = restore(root)
         return "nothing is planted" if number is None else f"bug {number} is taken out"
     if options.number not in range(1, BUGS + 1):
         raise ValueError(f"say which bug, from 1 to {BUGS}")

@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 from autograder import main, workflow
-from grade import grade, results, root_of, take
+from grade import grade, import_fault, results, root_of, take
 from grade import main as grade_main
 from solved import STUDENT, answer, fill
 from tasks import REFILLS, TASKS
@@ -107,6 +107,23 @@ def test_a_wrong_path_is_one_line_and_results_are_written(made, tmp_path, wrong)
     assert str(stop.value) == said
     content = json.loads((tmp_path / "results.json").read_text())
     assert content == {"score": 0, "tests": [], "output": said}
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("x = 1\n", ""),
+        ("while True: pass\n", "cannot be imported: it took more than 3 seconds"),
+        ("import sys\nsys.exit()\n", "cannot be imported: it ends the process"),
+        ("1 / 0\n", 'ZeroDivisionError: division by zero File "mine.py", line 1, in <module>'),
+    ],
+)
+def test_what_is_wrong_with_a_module_is_said(text, fault, tmp_path, monkeypatch):
+    monkeypatch.setattr("grade.SECONDS_TO_IMPORT", 3)
+    (tmp_path / "mine.py").write_text(text)
+    assert import_fault(tmp_path, ["mine.py"]).removeprefix("cannot be imported: ") == (
+        fault.removeprefix("cannot be imported: ")
+    )
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import tomllib
 
 import pytest
 from handout import main, make, tutorial
-from hunt import bugs
+from hunt import all_bugs
 from needs import key, recorded
 from solved import ROOT, STUDENT, answer, fill, find_bugs, score
 from sources import blocks, body, find, only_tests, quote
@@ -145,13 +145,13 @@ def test_solutions_and_lists_of_the_repository_are_dropped_from_the_tutorial(tmp
 
 @pytest.mark.parametrize("number", range(12))
 def test_every_bug_fits_a_new_folder(made, number):
-    bug = bugs(made)[number]
+    bug = all_bugs(made)[number]
     assert (made / bug["file"]).read_text().splitlines().count(bug["old"]) == 1
 
 
 def test_the_bugs_cannot_be_read_at_a_glance(made):
     text = (made / "course" / "hunt" / "bugs.txt").read_text()
-    for bug in bugs(made):
+    for bug in all_bugs(made):
         assert bug["new"].strip() not in text and bug["old"].strip() not in text
         for name, content in texts(made).items():
             assert bug["new"] not in content.splitlines(), name

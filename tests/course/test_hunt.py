@@ -12,7 +12,18 @@ import sys
 import hunt
 import pytest
 from handout import make
-from hunt import COLUMNS, PANELS, answer, bugs, is_found, is_green, main, plant, restore, the_bug
+from hunt import (
+    COLUMNS,
+    PANELS,
+    all_bugs,
+    answer,
+    is_found,
+    is_green,
+    main,
+    plant,
+    restore,
+    the_bug,
+)
 from matplotlib.figure import Figure
 from solved import ROOT, STUDENT, fill
 from tasks import REFILLS
@@ -66,25 +77,38 @@ def test_a_bug_is_one_line_and_is_taken_out_again(folder):
         (path,) = [path for path in before if before[path] != after[path]]
         lines = zip(before[path].splitlines(), after[path].splitlines(), strict=True)
         assert sum(old != new for old, new in lines) == 1
-        assert restore(folder, STUDENT) == number and package(folder) == before
-    assert restore(folder, STUDENT) is None
+        assert restore(folder) == number and package(folder) == before
+    assert restore(folder) is None
 
 
 def test_no_file_tells_where_a_planted_bug_is(folder):
     plant(folder, STUDENT, NUMBER)
     kept = json.loads((folder / "course" / "hunt" / "planted.json").read_text())
-    assert kept.keys() == {"number", "place", "lines"} and kept["number"] == NUMBER
+    assert kept.keys() == {"student", "number", "place", "lines"} and kept["number"] == NUMBER
     assert len(kept["place"]) == 64 and ":" not in kept["place"]  # a seal, not a line
     files = {path.relative_to(folder).as_posix() for path in folder.glob("tinyevo/*.py")}
     assert kept["lines"].keys() == files
     assert "course/hunt/planted.json" in (folder / ".gitignore").read_text()
 
 
+def test_a_bug_is_taken_out_whatever_name_answers_toml_has_since(folder):
+    before = package(folder)
+    main(["1"], folder)
+    path = folder / "answers.toml"
+    named = path.read_text()
+    path.write_text(named.replace(f'student = "{STUDENT}"', f'student = "{STUDENT}'))
+    with pytest.raises(SystemExit, match=f'another name: put student = "{STUDENT}" back'):
+        main(["1", "--answer", "tinyevo/noise.py:1", "--why", WHY], folder)
+    main(["--restore"], folder)
+    assert package(folder) == before
+    path.write_text(named)
+
+
 def test_what_was_written_in_the_meantime_stays_when_a_bug_is_taken_out(folder):
     plant(folder, STUDENT, NUMBER)
     path = folder / the_bug(folder, STUDENT, NUMBER)["file"]
     path.write_text(path.read_text() + "# mine\n")
-    restore(folder, STUDENT)
+    restore(folder)
     assert path.read_text().endswith("# mine\n")
 
 
@@ -118,7 +142,7 @@ def test_a_bug_whose_line_was_changed_is_refused(folder):
     path.write_text("x = 1\n")
     with pytest.raises(ValueError, match="does not fit"):
         plant(folder, STUDENT, NUMBER)
-    assert path.read_text() == "x = 1\n" and restore(folder, STUDENT) is None
+    assert path.read_text() == "x = 1\n" and restore(folder) is None
 
 
 def test_the_place_and_a_repair_are_a_right_answer(folder, tests):
@@ -127,7 +151,7 @@ def test_the_place_and_a_repair_are_a_right_answer(folder, tests):
     repair(folder)
     assert answer(folder, STUDENT, NUMBER, where, WHY)[0]
     assert is_found(folder, STUDENT, NUMBER) and not is_found(folder, STUDENT, 5)
-    assert restore(folder, STUDENT) is None
+    assert restore(folder) is None
 
 
 def test_a_place_is_the_same_however_its_path_is_written(folder, tests):
@@ -155,9 +179,9 @@ def test_a_bug_whose_line_was_edited_is_not_said_to_be_out(folder):
     path, before = folder / bug["file"], package(folder)
     path.write_text(path.read_text().replace(bug["new"] + "\n", bug["new"] + "  # hm\n"))
     with pytest.raises(ValueError, match="its line was changed; undo that first"):
-        restore(folder, STUDENT)
+        restore(folder)
     path.write_text(before[path])
-    assert restore(folder, STUDENT) == NUMBER
+    assert restore(folder) == NUMBER
 
 
 @pytest.mark.parametrize("fault", ["place", "no repair", "wrong repair"])
@@ -270,7 +294,7 @@ def test_the_tests_that_catch_the_bugs_are_green_in_a_finished_folder(folder, tm
     fill(folder, *REFILLS)
     hidden = tmp_path / "hidden"
     hidden.mkdir()
-    for number, bug in enumerate(bugs(folder), 1):
+    for number, bug in enumerate(all_bugs(folder), 1):
         (hidden / f"test_bug{number}.py").write_text(bug["tests"])
     environment = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{folder / 'tests'}"}
     command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, str(hidden)]
