@@ -1,6 +1,7 @@
 """A wrong call raises ValueError with one line that says what is wrong and what to do."""
 
 import math
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -148,3 +149,15 @@ def test_a_wrong_call_raises_a_value_error_of_one_line(wrong, words):
     with pytest.raises(ValueError) as caught:
         wrong()
     assert words in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+def test_who_adds_a_hyper_parameter_has_the_others_checked_too():
+    # As with `from __future__ import annotations`, the kind of the new one is a string.
+    names = {"alpha": 0.2, "__annotations__": {"alpha": "float"}}
+    extended = dataclass(frozen=True)(type("Extended", (HyperParams,), names))
+    assert extended(alpha=0.5, gamma=0.9).alpha == 0.5
+    with pytest.raises(ValueError, match="gamma must be a number from 0 to 1, not 2"):
+        extended(gamma=2)
+    strings = {name: kind.__name__ for name, kind in HyperParams.__annotations__.items()}
+    copied = type("Copied", (HyperParams,), {"__annotations__": strings})
+    assert dataclass(frozen=True)(copied)(lr_actor=0.5).lr_actor == 0.5

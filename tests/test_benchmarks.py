@@ -317,7 +317,7 @@ ARMS_OF_0_1_0 = {  # in `learning-0.1.0.csv`: what the tutorial calls them
     "Gaussian exploration": "Gaussian exploration, as strong as the script's (sigma 0.57)",
     "bad numbers": "from bad hyper-parameters: a population of four",
     "bad numbers, no mutation": "from bad hyper-parameters: a population of four, no mutation",
-    "bad numbers, factors of 2": "from bad hyper-parameters: a population of four, they change by factors of 2",
+    "bad numbers, factors of 2": "from bad hyper-parameters: a population of four whose hyper-parameters change by factors of 2",
     "bad numbers, updates for everybody's steps": "from bad hyper-parameters: a population of four, updates for everybody's steps",
     "bad numbers, a single TD3": "from bad hyper-parameters: a single TD3",
     "drawn numbers": "from drawn hyper-parameters: a population of four",

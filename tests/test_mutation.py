@@ -248,6 +248,7 @@ def test_one_agents_mutation_changes_neither_its_sisters_nor_the_search_space():
         ({"max": "1"}, "max must be a number from .* not '1'"),
         ({"min": False}, "min must be a number from .* not False"),
         ({"dtype": str}, "dtype of a range must be int or float, not <class 'str'>"),
+        ({"dtype": int, "min": -9}, "min must be a number from 0 to 1000000000.0, not -9"),
         ({"dtype": int, "max": 1.5}, "a range of int has whole ends, not 0 and 1.5"),
         ({"shrink_factor": 1.0}, "shrink_factor must be a number from 0.001 to 0.999, not 1.0"),
         ({"shrink_factor": 0.0}, "shrink_factor must be a number from 0.001 to 0.999, not 0.0"),

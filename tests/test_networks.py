@@ -194,6 +194,11 @@ def test_an_edit_stays_on_the_device_of_the_network(edit):
     assert {parameter.device.type for parameter in edited.parameters()} == {"meta"}
 
 
+def test_how_many_nodes_come_and_go_may_be_numbers_of_numpy():
+    grown = make((4, 4)).add_nodes(0, np.int64(3), rng())
+    assert grown.remove_nodes(1, np.int64(2), rng()).config == make((7, 2)).config
+
+
 @ENSEMBLES
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("layer", [0, 1])

@@ -278,6 +278,25 @@ def test_who_has_too_few_fitnesses_to_be_judged_goes_on_and_has_no_children():
 
 
 @pytest.mark.parametrize("elitism", [True, False])
+def test_agents_that_are_equal_are_not_taken_for_each_other(elitism):
+    class Equal(Stub):
+        def __eq__(self, other):
+            return True
+
+        __hash__ = None
+
+    selection = TournamentSelection(2, elitism, judged_by=2)
+    for lengths in ((2, 1, 2, 1), (1, 1, 1, 1)):
+        population = [Equal(id, id) for id in range(4)]
+        for agent, length in zip(population, lengths):
+            agent.fitness = [agent.id] * length
+        _, offspring = selection.select(population, np.random.default_rng(0))
+        spared = {agent.id for agent in population if len(agent.fitness) == 1}
+        assert spared <= {agent.id for agent in offspring}
+        assert len({agent.id for agent in offspring}) == 4
+
+
+@pytest.mark.parametrize("elitism", [True, False])
 def test_while_nobody_can_be_judged_everybody_goes_on(elitism):
     selection = TournamentSelection(2, elitism, 4, judged_by=2)
     population = stubs(1, 4, 3, 2)

@@ -3,7 +3,8 @@
 Mirrors the tutorial's section "Evaluating an agent".
 Leaves out: early stopping of bad episodes; each of them counts once, however long or short, because
 the first episodes to finish are mostly crashes.
-Needs: environment.py. An agent here is anything with `get_action(batch of observations)`.
+Needs: environment.py, beside it in a folder `tinyevo`. An agent here is anything with
+`get_action(batch of observations)`.
 """
 
 from contextlib import ExitStack

@@ -8,7 +8,7 @@ new layer is the identity: growing a ReLU network does not change what it comput
 Mirrors the tutorial's section "Images".
 Leaves out: pooling, strides other than 2, kernels other than 3 x 3, and the augmentation with which
 agents learn from pixels sooner (DrQ, Kostrikov et al. 2021).
-Needs: networks.py.
+Needs: networks.py, beside it in a folder `tinyevo`.
 """
 
 from dataclasses import dataclass, replace

@@ -46,10 +46,10 @@ def whole_numbers(name, sizes):
 class RLParameter:
     """The range of one evolvable hyper-parameter, and the two factors by which it moves.
 
-    `dtype` is int or float; the range of an int has whole ends. `min` is at most `max`,
-    `shrink_factor` is between 0 and 1, `grow_factor` above 1; else ValueError. The default factors
-    are each other's inverse: with 0.8 and 1.2 a walk would drift to its lower bound, because one
-    step down and one step up lose 4 %.
+    `dtype` is int or float; the range of an int has whole ends, not below 0. `min` is at most
+    `max`, `shrink_factor` is between 0 and 1, `grow_factor` above 1; else ValueError. The default
+    factors are each other's inverse: with 0.8 and 1.2 a walk would drift to its lower bound,
+    because one step down and one step up lose 4 %.
     """
 
     min: float
@@ -61,7 +61,7 @@ class RLParameter:
     def __post_init__(self):
         if self.dtype not in (int, float):
             raise ValueError(f"the dtype of a range must be int or float, not {self.dtype!r}")
-        check_range("min", self.min, -1e9, 1e9)
+        check_range("min", self.min, 0 if self.dtype is int else -1e9, 1e9)
         check_range("max", self.max, self.min, 1e9)
         if self.dtype is int and (self.min % 1 or self.max % 1):
             raise ValueError(f"a range of int has whole ends, not {self.min} and {self.max}")
@@ -325,8 +325,9 @@ class Mutations:
 
     def _restart(self, agent, rng):
         """Fresh networks of the same architecture, and every hyper-parameter moved."""
-        old = vars(agent.hp)
-        moved = {name: limits.mutate(old[name], rng) for name, limits in self.hp_space.items()}
+        moved = {}
+        for name, limits in self.hp_space.items():
+            moved[name] = limits.mutate(getattr(agent.hp, name), rng)
         agent.set_hp(**moved)
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         _replace_networks(agent, methodcaller("fresh", generator))

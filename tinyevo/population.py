@@ -2,7 +2,7 @@
 
 Mirrors the tutorial's section "Creating a population of agents".
 Leaves out: several algorithms or tasks in one population.
-Needs: td3.py, networks.py, images.py, checkpoint.py.
+Needs: td3.py, networks.py, images.py, checkpoint.py, beside it in a folder `tinyevo`.
 """
 
 import math

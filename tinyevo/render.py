@@ -2,8 +2,8 @@
 
 Mirrors the tutorial's section "Saving test episodes as a GIF".
 Leaves out: sound, video files and live windows.
-Needs: evaluate.py, environment.py. An agent here is anything with
-`get_action(batch of observations)`.
+Needs: evaluate.py, environment.py, beside it in a folder `tinyevo`. An agent here is anything
+with `get_action(batch of observations)`.
 """
 
 import math

@@ -7,12 +7,13 @@ from exploiting a narrow peak of a critic.
 
 Mirrors the tutorial's sections "TD3 overview" and "Defining hyper-parameters".
 Leaves out: discrete actions, weight decay, and any schedule (evolution is the schedule).
-Needs: networks.py, images.py, checkpoint.py.
+Needs: networks.py, images.py, checkpoint.py, beside it in a folder `tinyevo`.
 """
 
 import copy
 import math
 from dataclasses import asdict, dataclass, replace
+from typing import get_type_hints
 
 import numpy as np
 import torch
@@ -30,8 +31,9 @@ def check_ranges(settings, ranges):
 
     A field annotated as int takes whole numbers alone, one annotated as float takes both kinds.
     """
+    kinds = get_type_hints(type(settings))
     for name, (low, high) in ranges.items():
-        value, kind = getattr(settings, name), type(settings).__annotations__[name]
+        value, kind = getattr(settings, name), kinds[name]
         if type(value) not in (int, kind) or not low <= value <= high:
             words = "a whole number" if kind is int else "a number"
             raise ValueError(f"{name} must be {words} from {low} to {high}, not {value!r}")
@@ -85,7 +87,7 @@ def check_spaces(observation_space, action_space):
         what = "observations that are vectors, or images of uint8"
         raise ValueError(f"TD3 needs {what}, not {observation_space}")
     for name, space in (("observations", observation_space), ("actions", action_space)):
-        if space.dtype.itemsize > 8:  # torch has no longer numbers
+        if space.dtype.itemsize > 8:  # torch has none of more
             raise ValueError(f"TD3 needs {name} of at most 64 bits, not {space}")
     low, high = action_space.low, action_space.high
     with np.errstate(over="ignore", invalid="ignore"):
@@ -133,6 +135,7 @@ class TD3:
             if none did.
         steps, updates: environment steps and gradient steps of its lineage.
 
+    What `state` does not list stays behind when an agent is saved or goes to another process.
     Raises ValueError for spaces that TD3 cannot handle.
     """
 

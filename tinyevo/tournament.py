@@ -59,18 +59,20 @@ class TournamentSelection:
         offspring, as it was but marked as "elite" in its mutation. Then come the spared, as they
         were but marked as "spared". Every other one is a child of the winner of a tournament and
         gets the next id that no member has, its parent's id and the mutation "none". While nobody
-        can be judged all are spared, and the places of those that diverged go to children of
-        theirs. `rng` is the `numpy.random.Generator` of the tournaments.
+        can be judged all are spared, and the places of those that diverged go to children of the
+        spared. `rng` is the `numpy.random.Generator` of the tournaments.
 
         Raises ValueError if `population` is empty or not evaluated yet, and FloatingPointError
         ("all members diverged") if no member has a finite fitness and finite weights.
         """
         sound = self._candidates(population)
         judged = [agent for agent in sound if len(agent.fitness) >= self.judged_by]
-        candidates = judged or sound
+        spared = [agent for agent in sound if len(agent.fitness) < self.judged_by]
+        candidates = judged or spared
         elite = max(candidates, key=self._score)
-        going_on = [elite] if self.elitism else []
-        going_on += [agent for agent in sound if agent not in judged and agent not in going_on]
+        going_on = spared
+        if self.elitism:
+            going_on = [elite, *(agent for agent in spared if agent is not elite)]
         offspring = [agent.clone() for agent in going_on[: self.population_size]]
         for place, agent in enumerate(offspring):
             mark = "elite" if self.elitism and place == 0 else "spared"

@@ -8,7 +8,7 @@ any order without changing a bit of the result, and resuming is not a case of it
 Mirrors the tutorial's section "Training and saving an agent".
 Leaves out: asynchronous evolution, and learning from what others fly in the same generation.
 Needs: population.py, td3.py, networks.py, images.py, buffer.py, checkpoint.py, noise.py,
-environment.py, evaluate.py.
+environment.py, evaluate.py, beside it in a folder `tinyevo`.
 """
 
 import copy
@@ -167,7 +167,7 @@ def train_member(agent, memory, config, seed, members_counted=1, on_steps=ignore
     with closing(make_envs(config.env_id, config.num_envs, config.train_episode_steps)) as envs:
         obs, _ = envs.reset(seed=rng.integers(2**31, size=config.num_envs).tolist())
         for _ in range(config.evo_steps // config.num_envs):
-            # Explore: at random until the memory holds enough, then around the greedy policy.
+            # Explore: at random until enough was ever remembered, then around the greedy policy.
             delayed = memory.counter < config.learning_delay
             if delayed:
                 action = rng.uniform(low, high, size=(config.num_envs, len(low)))

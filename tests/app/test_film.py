@@ -185,6 +185,13 @@ def test_however_long_the_flights_are_a_film_is_bounded_and_the_last_elite_is_se
     assert near(colour(frames[-1], 8, row_of(999)), DOT)
 
 
+@pytest.mark.parametrize("last", [227, 228, 229, 256, 284])
+def test_the_end_of_the_last_flight_has_a_frame_left_whatever_its_length(last, monkeypatch):
+    monkeypatch.setattr(Dots, "last", 1001)
+    frames, _ = filmed(*[[Member(1)]] * 5, [Member(8, last)])
+    assert len(frames) <= film.FRAMES and near(colour(frames[-1], 8, row_of(last)), DOT)
+
+
 def test_the_start_is_the_one_that_suits_the_last_elite_best(monkeypatch):
     starts = []
     reset = Dots.reset

@@ -83,7 +83,7 @@ def record_evolution(scenes, env_id, path, seed=0, max_steps=None):
             rewards[start] = [reward for _, reward, *_ in rollout(last, [env], [start])]
         start = max(rewards, key=lambda start: sum(rewards[start]))
         frames = FRAMES // len(scenes)
-        stride = max(STRIDE, -(-len(rewards[start]) // frames))
+        stride = max(STRIDE, -(-len(rewards[start]) // (frames - 1)))  # one is for its end
 
         # What stands still has the same place in most pictures of two flights.
         flights = chain(*(flight(agent, env, start, SAMPLE) for agent in (first, last)))

@@ -16,8 +16,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
-from gymnasium.error import DependencyNotInstalled
-
 from tinyevo import checkpoint
 from tinyevo.app.scenes import film_scenes, keep_scenes, load_scenes
 from tinyevo.app.trackers import record
@@ -229,7 +227,7 @@ class RunFolder:
         content = io.BytesIO()
         try:
             yield content
-        except (ImportError, DependencyNotInstalled) as error:
+        except ImportError as error:
             print(f"no {name}: {error}")
         else:
             os.chdir(self._home)
