@@ -11,6 +11,7 @@ and what is there is not flown again.
 import argparse
 import math
 import time
+from concurrent.futures import as_completed
 from pathlib import Path
 
 import gymnasium as gym
@@ -150,7 +151,7 @@ def main():
     ]
     with worker_pool(options.workers) as pool:
         futures = [pool.submit(fly, *task) for task in tasks if task not in done]
-        for future in futures:
+        for future in as_completed(futures):
             rows = add_row(PATH, COLUMNS, future.result())
     for name in options.names:
         print(f"\n{name}\n\n{report(rows, name)}")

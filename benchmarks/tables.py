@@ -1,6 +1,9 @@
 """What several benchmarks need: rows in a CSV file, and as a table of Markdown."""
 
 import csv
+import io
+
+from tinyevo import checkpoint
 
 
 def read_rows(path):
@@ -13,14 +16,15 @@ def read_rows(path):
 
 def write_rows(path, columns, rows):
     """Write rows, each a dict, as a CSV file."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    checkpoint.write(path, text.getvalue().encode())
 
 
 def add_row(path, columns, row):
-    """Add a row to a CSV file; returns all of them. Other processes may add theirs in between."""
+    """Add a row to a CSV file; returns all of them, those that others have added included."""
     rows = [*read_rows(path), row]
     write_rows(path, columns, rows)
     return rows
