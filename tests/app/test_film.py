@@ -192,6 +192,10 @@ def test_the_end_of_the_last_flight_has_a_frame_left_whatever_its_length(last, m
     assert len(frames) <= film.FRAMES and near(colour(frames[-1], 8, row_of(last)), DOT)
 
 
+def test_each_of_very_many_scenes_has_two_frames():
+    assert len(filmed(*[[Member(1)]] * 100)[0]) <= 200
+
+
 def test_the_start_is_the_one_that_suits_the_last_elite_best(monkeypatch):
     starts = []
     reset = Dots.reset

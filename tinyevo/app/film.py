@@ -22,7 +22,7 @@ from tinyevo.render import STRIDE, check_same_size, picture
 
 STARTS = 3  # the film shows that one of them which suits the last elite best
 SAMPLE = 40  # steps between the pictures of which the background is made
-FRAMES = 160  # of the whole film, at most
+FRAMES = 160  # of the whole film, at most (two for each of very many scenes)
 FRAME_TIME = 90  # milliseconds
 PAUSE = 700  # milliseconds more for the last frame of a scene
 GHOST = 0.5  # opacity of all members but the elite
@@ -82,8 +82,8 @@ def record_evolution(scenes, env_id, path, seed=0, max_steps=None):
         for start in episode_seeds(seed, STARTS):
             rewards[start] = [reward for _, reward, *_ in rollout(last, [env], [start])]
         start = max(rewards, key=lambda start: sum(rewards[start]))
-        frames = FRAMES // len(scenes)
-        stride = max(STRIDE, -(-len(rewards[start]) // (frames - 1)))  # one is for its end
+        frames = max(2, FRAMES // len(scenes))
+        stride = max(STRIDE, -(-len(rewards[start]) // (frames - 1)))  # one frame is for its end
 
         # What stands still has the same place in most pictures of two flights.
         flights = chain(*(flight(agent, env, start, SAMPLE) for agent in (first, last)))
