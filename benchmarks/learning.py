@@ -8,8 +8,6 @@ its pictures. Needs the extras `bench` and `plot`.
 """
 
 import argparse
-import csv
-import io
 import json
 import math
 import sys
@@ -23,6 +21,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import tables
 import torch
 
 from tinyevo import checkpoint
@@ -260,10 +259,7 @@ def fly_arm(question, name, seed):
 
 def read_rows():
     """The rows of `learning.csv`, with their types."""
-    if not (HERE / "learning.csv").exists():
-        return []
-    with (HERE / "learning.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = tables.read_rows(HERE / "learning.csv")
     for row in rows:
         row["landed"] = row["landed"] == "True"
         for name in ("seed", "steps", "flights", "updates"):
@@ -277,11 +273,7 @@ def write_rows(rows):
     """Write `learning.csv`, in the order of questions, arms and seeds."""
     names = list(ARMS)
     rows.sort(key=lambda row: (row["question"], names.index(row["arm"]), row["seed"]))
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    checkpoint.write(HERE / "learning.csv", text.getvalue().encode())
+    tables.write_rows(HERE / "learning.csv", COLUMNS, rows)
 
 
 def report(rows):

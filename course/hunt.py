@@ -134,7 +134,8 @@ def answer(root, student, number, place, why):
     """
     state = planted_file(root)
     record = Path(root, "course", "hunt", "answers.json")
-    if read_json(state).get("number") != number:
+    planted = read_json(state)
+    if planted.get("number") != number:
         raise ValueError(f"bug {number} is not planted")
     if len(why.split()) < 5:
         raise ValueError("say with --why, in a sentence, what the line does wrong")
@@ -143,7 +144,6 @@ def answer(root, student, number, place, why):
     if not line.isdigit() or not path.is_file() or not path.is_relative_to(home):
         raise ValueError(f"{place!r} is no place: write tinyevo/FILE.py:LINE")
     file = path.relative_to(home).as_posix()
-    planted = read_json(state)
     if plain(planted["student"]) != plain(student):
         whose = json.dumps(planted["student"], ensure_ascii=False)
         raise ValueError(f"answers.toml had another name: put student = {whose} back")

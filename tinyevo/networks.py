@@ -254,7 +254,7 @@ class EvolvableMLP(nn.Module):
         sizes = list(getattr(self.config, name))
         if layer not in range(len(sizes)):
             raise ValueError(f"there is no layer {layer} in {name} {tuple(sizes)}")
-        sizes[layer] += int(n)  # a draw is numpy's
+        sizes[layer] += int(n)  # it may be a number of numpy's
         return replace(self.config, **{name: sizes})
 
     def _edited(self, config, weights, biases):

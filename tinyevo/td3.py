@@ -87,7 +87,7 @@ def check_spaces(observation_space, action_space):
         what = "observations that are vectors, or images of uint8"
         raise ValueError(f"TD3 needs {what}, not {observation_space}")
     for name, space in (("observations", observation_space), ("actions", action_space)):
-        if space.dtype.itemsize > 8:  # torch has none of more
+        if space.dtype.itemsize > 8:  # torch has no wider ones
             raise ValueError(f"TD3 needs {name} of at most 64 bits, not {space}")
     low, high = action_space.low, action_space.high
     with np.errstate(over="ignore", invalid="ignore"):
