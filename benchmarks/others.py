@@ -5,27 +5,30 @@ hyper-parameters that RL Baselines3 Zoo publishes (`hyperparams/td3.yml`, commit
 is the same for both: the greedy policy flies ten episodes now and then; where it is better than
 before, a hundred fresh episodes confirm it; a run ends at the settings' target, or after the steps
 of its settings, ours for each of four members. Seeds 0 to 4. `others.csv` gets a row for each run,
-and what is there is not flown again.
+and what is there is not flown again. A run that was stopped is kept under `benchmarks/runs/` and
+goes on from its last look: ours as if nothing had happened, theirs with a new episode.
 """
 
 import argparse
+import json
 import math
+import shutil
 import time
 from concurrent.futures import as_completed
+from contextlib import closing
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import torch
+from learning import Arm, Flight, take_turns
 from tables import add_row, markdown, read_rows
 
+from tinyevo import checkpoint
 from tinyevo.app.runs import Settings
 from tinyevo.app.workers import worker_pool
-from tinyevo.buffer import ReplayBuffer
-from tinyevo.environment import find_spaces
 from tinyevo.evaluate import evaluate
-from tinyevo.population import create_population
-from tinyevo.train import CONFIRM, EVALUATE, SCORE, Run, train
+from tinyevo.train import CONFIRM, EVALUATE, SCORE, TRAIN
 
 HERE = Path(__file__).parent
 SEEDS = range(5)
@@ -58,16 +61,19 @@ def settings_of(name, seed):
     return settings.changed({"seed": seed})
 
 
+def run_path(name, who, seed):
+    """Where a run is kept."""
+    return HERE / "runs" / f"{name}-{who}-{seed}"
+
+
 def fly_ours(name, seed):
-    """Our run: (best agent, its confirmed mean return, steps of all members)."""
+    """Our run: (best agent, its confirmed mean return, steps of all members, processor seconds)."""
     settings = settings_of(name, seed)
-    config, spaces = settings.config, find_spaces(settings.config.env_id)
-    size = settings.tournament.population_size
-    network = vars(settings.network)
-    population = create_population(size, *spaces, settings.hp, seed, **network)
-    run = Run(population, ReplayBuffer(config.memory_size, *spaces))
-    run = train(run, settings.tournament, settings.mutations, config)
-    return run.best, run.best_return, run.steps * size
+    flight = Flight(run_path(name, OURS, seed), Arm(), settings, 0)
+    with closing(flight.folder):
+        take_turns([flight], settings.tournament, settings.mutations, settings.config)
+    run, seconds = flight.run, sum(cost["processor"] for cost in flight.costs)
+    return run.best, run.best_return, run.steps * len(run.population), seconds
 
 
 class Greedy:
@@ -81,18 +87,14 @@ class Greedy:
         return self.agent.predict(obs, deterministic=True)[0]
 
 
-def fly_theirs(name, seed):
-    """Their run, looked at as often as ours: (its last agent, the best confirmed mean, steps)."""
+def new_agent(name, seed, env):
+    """Their agent, as RL Zoo sets it up."""
     from stable_baselines3 import TD3
     from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 
-    changes, most = ZOO[name]
-    settings = settings_of(name, seed)
-    config = settings.config
-    env = gym.make(config.env_id)
     kind = OrnsteinUhlenbeckActionNoise if name == "mountain_car" else NormalActionNoise
     size = env.action_space.shape[0]
-    agent = TD3(
+    return TD3(
         "MlpPolicy",
         env,
         action_noise=kind(np.zeros(size), np.full(size, NOISE[name])),
@@ -102,28 +104,66 @@ def fly_theirs(name, seed):
         learning_rate=1e-3,
         seed=seed,
         device="cpu",
-        **changes,
+        **ZOO[name][0],
     )
-    best, steps, look = -math.inf, 0, 0
+
+
+def keep(path, agent, progress):
+    """Keep their run as a folder of its own, which is whole once `progress.json` is there."""
+    folder = path / str(agent.num_timesteps)
+    folder.mkdir(parents=True, exist_ok=True)
+    agent.save(folder / "agent.zip")
+    agent.save_replay_buffer(folder / "memory.pkl")
+    checkpoint.write(folder / "progress.json", json.dumps(progress).encode())
+    for other in path.iterdir():
+        if other != folder:
+            shutil.rmtree(other)
+
+
+def kept(path, env):
+    """Their run as it was last kept: (agent, progress); None if there is none."""
+    from stable_baselines3 import TD3
+
+    whole = [file.parent for file in path.glob("*/progress.json")]
+    if not whole:
+        return None
+    folder = max(whole, key=lambda folder: int(folder.name))
+    agent = TD3.load(folder / "agent.zip", env, device="cpu")
+    agent.load_replay_buffer(folder / "memory.pkl")
+    return agent, json.loads((folder / "progress.json").read_text())
+
+
+def fly_theirs(name, seed):
+    """Their run, looked at as often as ours.
+
+    Returns (its last agent, the best confirmed mean, steps, processor seconds).
+    """
+    settings = settings_of(name, seed)
+    config, most = settings.config, ZOO[name][1]
+    env, path = gym.make(config.env_id), run_path(name, THEIRS, seed)
+    begun = kept(path, env)
+    agent, progress = begun or (new_agent(name, seed, env), {"best": -math.inf, "seconds": 0})
     every = config.evo_steps * settings.tournament.population_size
-    while steps < most and best < config.target:
-        agent.learn(min(every, most - steps), reset_num_timesteps=False)
-        steps = agent.num_timesteps
+    if begun:  # loading has set the seed of the run's beginning
+        agent.set_random_seed(config.derived_seed(TRAIN, agent.num_timesteps // every))
+    while agent.num_timesteps < most and progress["best"] < config.target:
+        began = time.process_time()
+        look = agent.num_timesteps // every
+        agent.learn(min(every, most - agent.num_timesteps), reset_num_timesteps=False)
         tested, confirming = (config.derived_seed(use, look) for use in (EVALUATE, CONFIRM))
-        if evaluate(Greedy(agent), config.env_id, 10, tested).mean() > best:
+        if evaluate(Greedy(agent), config.env_id, 10, tested).mean() > progress["best"]:
             returns = evaluate(Greedy(agent), config.env_id, 100, confirming)
-            best = max(best, returns.mean())
-        look += 1
-    return Greedy(agent), best, steps
+            progress["best"] = max(progress["best"], float(returns.mean()))
+        progress["seconds"] += time.process_time() - began
+        keep(path, agent, progress)
+    return Greedy(agent), progress["best"], agent.num_timesteps, progress["seconds"]
 
 
 def fly(name, who, seed):
     """A row of the table."""
     torch.set_num_threads(1)
-    began = time.process_time()
     fly_one = fly_ours if who == OURS else fly_theirs
-    agent, confirmed, steps = fly_one(name, seed)
-    processor = time.process_time() - began
+    agent, confirmed, steps, processor = fly_one(name, seed)
     config = settings_of(name, seed).config
     final = evaluate(agent, config.env_id, 100, config.derived_seed(SCORE)).mean()
     reached = "yes" if confirmed >= config.target else "no"
