@@ -191,6 +191,13 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkey
     assert os.listdir(tmp_path) == ["state.pt"]
 
 
+def test_a_file_where_a_folder_should_be_is_named_by_the_path_that_was_asked_for(tmp_path):
+    (tmp_path / "runs").touch()
+    with pytest.raises(OSError) as caught:
+        save({"generation": 1}, tmp_path / "runs" / "state.pt")
+    assert caught.value.filename == str(tmp_path / "runs" / "state.pt")
+
+
 def test_a_file_that_holds_the_bytes_already_is_left_alone(tmp_path):
     path = tmp_path / "state.pt"
     save({"generation": 1}, path)

@@ -12,6 +12,7 @@ import torch
 from tinyevo.environment import (
     Guarded,
     can_render,
+    episode_limit,
     find_spaces,
     make_env,
     make_envs,
@@ -451,7 +452,8 @@ def test_an_environment_that_is_only_looked_at_is_closed(monkeypatch):
     find_spaces("probes:Counting-v0")
     can_render("probes:Counting-v0")
     reward_threshold("probes:Counting-v0")
-    assert len(closed) == 3
+    episode_limit("probes:Counting-v0")
+    assert len(closed) == 4
 
 
 @pytest.mark.parametrize("look", [find_spaces, can_render, reward_threshold])

@@ -309,6 +309,7 @@ def test_removing_a_convolution_undoes_adding_one(ensemble_size):
         (lambda: make(channels=()), r"channels must be a tuple such as \(16, 32\), not \(\)"),
         (lambda: make(channels=4), r"channels must be a tuple such as \(16, 32\), not 4"),
         (lambda: make(channels=(4, 0)), "at least 1, not 0"),
+        (lambda: make(num_inputs=-1), "at least 1, not -1"),
         (lambda: make(halvings=0), "of 2 layers at least 1 halves the picture, at most all, not 0"),
         (lambda: make(halvings=3), "of 2 layers at least 1 halves the picture, at most all, not 3"),
         (lambda: make(hidden_size=()), "hidden_size must be a tuple"),

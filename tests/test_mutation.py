@@ -148,6 +148,8 @@ def test_integers_are_rounded_and_move_by_one_at_least():
     assert {spec.mutate(2, rng) for _ in range(50)} == {1, 3}  # 1.6 and 2.5 both round to 2
     assert {spec.mutate(3, rng) for _ in range(50)} == {2, 4}  # 2.4 and 3.75
     assert spec.mutate(1, rng) == 2
+    # As whole numbers, also from a range whose ends are given as floats.
+    assert {type(RLParameter(1.0, 16.0, int).mutate(15, rng)) for _ in range(20)} == {int}
 
 
 @pytest.mark.parametrize("name", ["lr_actor", "batch_size"])
@@ -315,6 +317,22 @@ def test_an_architecture_mutation_edits_all_networks_alike_and_keeps_surviving_w
     assert_whole(agent)
     assert_fresh(agent, "actor", "critic")
     assert_whole(updated(agent))
+
+
+@pytest.mark.parametrize("layers, sizes", [(0, (20, 3)), (1, (8,) * 5)])
+def test_an_architecture_beyond_its_bounds_moves_towards_them_alone(layers, sizes):
+    agent, rng = make_agent(hidden_size=sizes), np.random.default_rng(0)
+    mutations = only("architecture", new_layer_prob=layers, layer_bounds=(1, 3))
+    for _ in range(60):
+        before = agent.hidden_size
+        mutations.mutate([agent], rng)
+        after = agent.hidden_size
+        if layers:
+            assert len(before) <= 3 or len(after) < len(before)
+        else:
+            assert before[0] <= 16 or after[0] <= before[0]
+            assert before[1] >= 4 or after[1] >= before[1]
+    assert all(4 <= size <= 16 for size in agent.hidden_size) and len(agent.hidden_size) <= 3
 
 
 def test_bounds_are_reached_and_never_passed_in_ten_thousand_mutations():
@@ -767,6 +785,10 @@ NOT_SIZES = "must be whole numbers of at least 1"
         ({"node_steps": ()}, r"node_steps must be a tuple of whole numbers, not \(\)"),
         ({"node_steps": (0, 8)}, f"node_steps {NOT_SIZES}"),
         ({"node_steps": (8.0,)}, f"node_steps {NOT_SIZES}"),
+        ({"conv_bounds": (3, 1)}, r"conv_bounds must be \(fewest, most\), not \(3, 1\)"),
+        ({"channel_bounds": (64, 8)}, r"channel_bounds must be \(fewest, most\), not \(64, 8\)"),
+        ({"channel_steps": (0,)}, f"channel_steps {NOT_SIZES}"),
+        ({"restart": -1}, "restart must be a number from 0 to"),
         ({"activations": "relu"}, "activations must be a tuple of names, not 'relu'"),
         ({"hp_space": ["gamma"]}, "hp_space must be a dict of RLParameter by name"),
         ({"hp_space": {"gamma": (0, 1)}}, r"hp_space\['gamma'\] must be an RLParameter"),

@@ -67,6 +67,14 @@ def test_a_member_does_not_depend_on_the_size_and_neighbouring_seeds_share_none(
     assert len(set(actors)) == 20
 
 
+def test_neighbouring_seeds_draw_no_hyper_parameter_twice():
+    space = {"lr_actor": RLParameter(1e-4, 1e-2)}
+    drawn = [
+        agent.hp.lr_actor for seed in range(5) for agent in create(4, seed=seed, drawn_from=space)
+    ]
+    assert len(set(drawn)) == 20
+
+
 def test_no_global_generator_is_read():
     state = torch.get_rng_state()
     create()

@@ -207,6 +207,12 @@ def test_true_speed_is_kept_where_a_frame_lasts_no_whole_hundredths_of_a_second(
     assert durations(tmp_path / "film.gif")[:-1] == [20, 30, 20, 30, 20]
 
 
+def test_no_frame_is_so_short_that_players_slow_it_down(monkeypatch, tmp_path):
+    monkeypatch.setitem(Film.metadata, "render_fps", 500)  # ten steps take 20 milliseconds
+    record_gif(Idle(), "Film-v0", tmp_path / "film.gif", episodes=1)
+    assert durations(tmp_path / "film.gif") == [20, 20, 800]
+
+
 def test_half_size_is_the_mean_of_squares_of_four_pixels():
     frame = np.arange(5 * 6 * 3, dtype=np.uint8).reshape(5, 6, 3)  # of the odd row there is nothing
     half = render._half_size(frame)

@@ -454,6 +454,13 @@ def test_a_clone_is_copied_and_only_what_goes_to_another_process_becomes_bytes(m
         pickle.dumps(agent)
 
 
+@pytest.mark.filterwarnings("ignore:for .*a no-op")  # a tensor on "meta" has no values
+def test_an_agent_arrives_in_another_process_on_the_device_that_it_left():
+    agent = make_agent()
+    agent.device = torch.device("meta")  # the one that is everywhere, beside the CPU
+    assert pickle.loads(pickle.dumps(agent)).device.type == "meta"
+
+
 def test_a_clone_keeps_what_an_exercise_hangs_on_an_agent_and_shares_none_of_it():
     agent = make_agent()
     agent.notes = ["first"]
@@ -576,6 +583,13 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     checkpoint.save({"generation": 3}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match=r"cannot load .*other\.pt: it holds something else"):
         TD3.load_checkpoint(tmp_path / "other.pt")
+
+
+def test_one_part_of_an_action_that_is_no_number_is_enough():
+    agent = make_agent()
+    agent.networks["actor"].biases[-1].data[..., 1] = math.nan
+    with pytest.raises(FloatingPointError, match="the policy diverged"):
+        agent.get_action(np.zeros((4, 3)))
 
 
 @pytest.mark.parametrize("obs", [np.zeros(3), np.zeros((4, 3))])

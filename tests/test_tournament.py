@@ -239,6 +239,7 @@ def test_the_same_generator_selects_the_same():
         {"tournament_size": True},
         {"population_size": "4"},
         {"population_size": 1001},
+        {"judged_by": 0},
     ],
 )
 def test_sizes_that_select_nobody_are_refused_by_name(wrong):

@@ -18,7 +18,7 @@ from common import MUTATIONS, SMALL, TINY, flat, run, same, setup, text
 from tinyevo import train as module
 from tinyevo.buffer import ReplayBuffer
 from tinyevo.environment import find_spaces
-from tinyevo.mutation import Mutations
+from tinyevo.mutation import Mutations, RLParameter
 from tinyevo.population import create_population, member_row
 from tinyevo.td3 import TD3, HyperParams
 from tinyevo.tournament import TournamentSelection
@@ -428,6 +428,14 @@ def test_a_member_that_flies_alone_takes_one_thread_and_gives_the_others_back(th
     assert set(seen) == {1} and torch.get_num_threads() == 3
 
 
+def test_a_part_of_a_confirmation_takes_one_thread_and_gives_the_others_back(
+    three_threads, monkeypatch
+):
+    (agent,), _ = setup(size=1)
+    monkeypatch.setattr(module, "evaluate", lambda *arguments: [torch.get_num_threads()])
+    assert module.confirm_part(agent, TINY, 1, 0) == [1] and torch.get_num_threads() == 3
+
+
 def test_even_a_run_that_fails_gives_the_threads_back(three_threads):
     def fail(state):
         raise InterruptedError
@@ -681,6 +689,18 @@ def fixed_scores(monkeypatch, fitness, confirmed):
     return flown
 
 
+def test_confirmations_are_flown_by_the_map_too(monkeypatch):
+    fixed_scores(monkeypatch, [10, 20, 30], [5, 15, 25])
+    called = []
+
+    def spy(function, *arguments):
+        called.append(function.func)
+        return map(function, *arguments)
+
+    run(options={"map": spy})
+    assert called == [fly, module.confirm_part] * 3
+
+
 def test_a_new_best_elite_is_confirmed_and_only_a_better_mean_is_kept(monkeypatch):
     flown = fixed_scores(monkeypatch, [10, 50, 30, 40], [20, 15, 25, 5])
     done = run(replace(TINY, max_steps=120))
@@ -859,6 +879,19 @@ def test_a_population_of_another_size_than_the_tournament_makes_is_refused(size)
     start = Run([*population, *population][:size], memory)
     with pytest.raises(ValueError, match=f"run has {size} agents, but the tournament makes 3"):
         train(start, TournamentSelection(2, True, 3), MUTATIONS, TINY)
+
+
+def test_a_run_that_flew_no_whole_steps_of_so_many_environments_is_refused():
+    start = run(replace(TINY, max_steps=30))
+    with pytest.raises(ValueError, match="4 environments cannot have flown 30 steps"):
+        run(replace(TINY, num_envs=4), start=start)
+
+
+def test_a_hyper_parameter_to_be_mutated_that_there_is_not_is_refused_before_it_flies():
+    population, memory = setup()
+    mutations = Mutations(hp_space={"gama": RLParameter(0.5, 0.9)})
+    with pytest.raises(ValueError, match="hp_space has 'gama', which no agent has"):
+        train(Run(population, memory), TournamentSelection(2, True, 3), mutations, TINY)
 
 
 def test_if_all_diverge_the_run_says_so():

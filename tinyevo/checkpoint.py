@@ -1,8 +1,8 @@
 """One safe way to turn plain state into bytes, and to write and read a file of it.
 
 A checkpoint is an ordinary `torch.save` archive of named tensors and one JSON string that says
-where each tensor belongs, followed by the SHA-256 of everything before it. Equal states give equal
-bytes; one changed bit is noticed.
+where each tensor belongs, followed by the SHA-256 of everything before it. Equal states, with keys
+in the same order, give equal bytes; one changed bit is noticed.
 
 Mirrors the tutorial's section "Loading an agent for inference, testing and rendering".
 Leaves out: anything that would execute code on loading (`weights_only=True`), and Python objects of
@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -100,7 +101,8 @@ def write(path, data):
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         if isinstance(error, OSError):  # a full disk does not say which file it was
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise

@@ -39,8 +39,8 @@ def evaluate(agent, env_id, episodes, seed, max_steps=None):
 
     The episodes' starts follow from `seed` alone, as `episode_seeds` says, so agents evaluated with
     one seed face the same tasks. `max_steps` replaces the environment's own limit of an episode's
-    length. Raises FloatingPointError if the policy diverged, and `gymnasium.error.Error` if the
-    environment fails.
+    length. Raises FloatingPointError if an action is not finite, because the policy diverged, and
+    `gymnasium.error.Error` if the environment fails.
     """
     returns = np.zeros(episodes)
     with ExitStack() as stack:

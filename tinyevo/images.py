@@ -22,6 +22,7 @@ from tinyevo.networks import (
     EvolvableMLP,
     MLPConfig,
     add_units,
+    check_sizes,
     draw_layer,
     parameters,
     remove_last,
@@ -66,6 +67,8 @@ class CNNConfig(MLPConfig):
             layers = f"of {len(self.channels)} layers at least 1 halves the picture, at most all"
             raise ValueError(f"{layers}, not {self.halvings!r}")
         super().__post_init__()
+        if self.num_inputs != 0:
+            check_sizes(self.num_inputs)
 
     @property
     def image_size(self):

@@ -15,7 +15,8 @@ import numpy as np
 from tinyevo.environment import make_env
 from tinyevo.evaluate import episode_seeds, rollout
 
-STRIDE = 3  # environment steps from one frame of the GIF to the next
+STRIDE = 3  # environment steps from one frame of the GIF to the next, at least
+SHORTEST = 20  # milliseconds of a frame; players show shorter ones at a speed of their own
 FRAMES = 150  # most frames of one episode; a longer one shows fewer per second, at the same speed
 PAUSE = 800  # milliseconds for which an episode's last frame stands still
 
@@ -31,19 +32,20 @@ def record_gif(agent, env_id, path, episodes=7, seed=0, max_steps=None):
     frames, durations, returns = [], [], np.zeros(episodes)
     with make_env(env_id, max_steps, render_mode="rgb_array") as env:
         step_time = 1000 / _frames_per_second(env)  # milliseconds
+        stride = max(STRIDE, math.ceil(SHORTEST / step_time))
         for episode, start in enumerate(episode_seeds(seed, episodes)):
             flight = []
             steps = rollout(agent, [env], [start])
             for step, (_, reward, terminated, truncated) in enumerate(steps):
                 returns[episode] += reward
-                if step % STRIDE == 0 or terminated or truncated:
+                if step % stride == 0 or terminated or truncated:
                     flight.append(_half_size(picture(env)))
 
             # Thin a long flight from its end, so that the last frame stays.
             every = -(-len(flight) // FRAMES)
             flight = flight[::-every][::-1]
             frames += flight
-            durations += [every * STRIDE * step_time] * (len(flight) - 1) + [PAUSE]
+            durations += [every * stride * step_time] * (len(flight) - 1) + [PAUSE]
     check_same_size(env_id, frames)
     ends = np.round(np.cumsum(durations) / 10) * 10  # a GIF counts in hundredths of a second
     durations = np.diff(ends, prepend=0).tolist()

@@ -206,8 +206,8 @@ class TD3:
         """The greedy action: numpy in, numpy out, in the environment's units.
 
         Takes one observation (*obs_shape) or a batch (batch, *obs_shape) and returns (act_dim,) or
-        (batch, act_dim). Raises FloatingPointError if the policy diverged: an environment may take
-        NaN for an action like any other.
+        (batch, act_dim). Raises FloatingPointError if an action is not finite, because the policy
+        diverged: an environment may take NaN for an action like any other.
         """
         obs = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
         single = obs.dim() == len(self.observation_space.shape)

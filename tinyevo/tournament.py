@@ -59,8 +59,9 @@ class TournamentSelection:
         offspring, as it was but marked as "elite" in its mutation. Then come the spared, as they
         were but marked as "spared". Every other one is a child of the winner of a tournament and
         gets the next id that no member has, its parent's id and the mutation "none". While nobody
-        can be judged all are spared, and the places of those that diverged go to children of the
-        spared. `rng` is the `numpy.random.Generator` of the tournaments.
+        can be judged all are spared, the fittest as the elite, and the places of those that
+        diverged go to children of the spared. `rng` is the `numpy.random.Generator` of the
+        tournaments.
 
         Raises ValueError if `population` is empty or not evaluated yet, and FloatingPointError
         ("all members diverged") if no member has a finite fitness and finite weights.

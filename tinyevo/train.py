@@ -236,15 +236,21 @@ def train(run, tournament, mutations, config, map=map, on_steps=ignore, on_gener
     history has the keys `generation`, those of `member_row`, and `elite` (whether it was the
     generation's fittest). Its population is the one that was evaluated last.
 
-    Raises ValueError if the tournament makes populations of another size, if a mutation leaves the
-    ranges of `HyperParams`, or if there is no target; FloatingPointError if all members diverge;
-    and `gymnasium.error.Error` if an environment fails.
+    Raises ValueError if the tournament makes populations of another size, if the run's steps are
+    not whole steps of so many environments, if a mutation is to move a hyper-parameter that there
+    is not or leaves the ranges of `HyperParams`, or if there is no target; FloatingPointError if
+    all members diverge; and `gymnasium.error.Error` if an environment fails.
     """
     size = tournament.population_size
     if len(run.population) != size:
         raise ValueError(
             f"the run has {len(run.population)} agents, but the tournament makes {size}"
         )
+    if run.steps % config.num_envs:
+        raise ValueError(f"{config.num_envs} environments cannot have flown {run.steps} steps")
+    for name in mutations.hp_space:
+        if not hasattr(run.population[0].hp, name):
+            raise ValueError(f"hp_space has {name!r}, which no agent has")
     config = with_target(config)
     _warn_of_limits(config)
     while run.steps < config.max_steps and run.best_return < config.target:
