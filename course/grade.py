@@ -34,49 +34,56 @@ def grade(handout, submission):
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "folder")
         shutil.copytree(handout, folder)
-        taken, refused = take(folder, root_of(submission))
+        taken, notes = take(folder, root_of(submission))
         target = Path(temporary, "score.json")
         output = run_tests(folder, target)
         if not target.exists():
             raise ValueError(f"the tests did not run:\n{output[-3000:]}")
         score = json.loads(target.read_text(encoding="utf-8"))
-    return results(score, taken, refused, output)
+    return results(score, taken, notes, output)
 
 
 def root_of(submission):
-    """The folder of a submission that holds `answers.toml`: itself, or one in it."""
-    places = [Path(submission), *sorted(path for path in Path(submission).glob("*/"))]
-    for place in places:
-        if (place / "answers.toml").is_file():
-            return place
-    raise ValueError("there is no answers.toml: hand in the folder with its structure")
+    """The folder of a submission that holds `answers.toml`: itself, or one somewhere in it."""
+    if Path(submission).is_file():
+        raise ValueError(f"{submission} is a file: unpack it, and name the folder")
+    places = sorted(Path(submission).rglob("answers.toml"), key=lambda path: len(path.parts))
+    if not places:
+        raise ValueError("there is no answers.toml: hand in the folder with its structure")
+    return places[0].parent
 
 
 def take(folder, submission):
     """Lay the files that count over a handout.
 
-    Returns the names of those that were taken, and what was wrong with those that were not.
+    Returns the names of those that were taken, and in lines what is to be said of modules.
     """
     sys.path.insert(0, str(folder / "course"))
+    from hunt import heal
     from tasks import REFILLS
 
     modules = sorted({task.module for task in REFILLS})
     names = [*modules, "answers.toml", "course/hunt/answers.json"]
+    missing = [name for name in modules if not (submission / name).is_file()]
+    notes = [f"not handed in: {', '.join(missing)}"] if missing else []
     names = [name for name in names if (submission / name).is_file()]
     own = {name: (folder / name).read_bytes() for name in modules}
     for name in names:
         shutil.copyfile(submission / name, folder / name)
     modules = [name for name in modules if name in names]
+    notes += [f"a planted bug was taken out of {name}" for name in heal(folder, modules)]
     refused = {}
     if import_fault(folder, modules):  # then look at each among the handout's own
         for name in modules:
             (folder / name).write_bytes(own[name])
         for name in modules:
             shutil.copyfile(submission / name, folder / name)
+            heal(folder, [name])
             if fault := import_fault(folder, [name]):
                 refused[name] = fault
                 (folder / name).write_bytes(own[name])
-    return [name for name in names if name not in refused], refused
+    notes += [f"not taken: {name}, which {fault}" for name, fault in refused.items()]
+    return [name for name in names if name not in refused], notes
 
 
 def import_fault(folder, modules):
@@ -115,8 +122,8 @@ def run_tests(folder, target):
     return done.stdout + done.stderr
 
 
-def results(score, taken, refused, output):
-    """A score as Gradescope reads it; the output begins with what was not taken."""
+def results(score, taken, notes, output):
+    """A score as Gradescope reads it; the output begins with what was taken, and the notes."""
     tests = []
     for row in score["tasks"]:
         full = row["points"] == row["of"]
@@ -129,8 +136,7 @@ def results(score, taken, refused, output):
             }
         )
     said = [f"graded as {score['student'] or 'nobody'}; taken: {', '.join(taken)}"]
-    said += [f"not taken: {name}, which {fault}" for name, fault in refused.items()]
-    said += score["faults"]
+    said += [*notes, *score["faults"]]
     text = "\n".join([*said, "", output[-20_000:]])
     return {"score": score["score"], "tests": tests, "output": text}
 

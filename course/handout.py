@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 # What a student's folder needs of the course.
 COURSE = ("tasks.py", "variants.py", "answers.py", "questions.py", "hunt.py")
 IGNORED = (".venv/", "__pycache__/", "*.egg-info/", "runs/", ".pytest_cache/")
-IGNORED += ("course/hunt/planted.json", "course/hunt/bug-*.png")
+IGNORED += ("course/hunt/planted.json", "course/hunt/bug-*.png", "course/hunt/bug-*.txt")
 LAST = "REFILLS = "  # the last line of tasks.py
 ONLY = "TASKS = tuple(task for task in TASKS if task.number in {})\n"
 NOBODYS = "This folder is nobody's own."
@@ -35,6 +35,13 @@ testpaths = ["tests"]
 pythonpath = [".", "tests", "course"]
 addopts = "--strict-markers --continue-on-collection-errors -q --tb=short -rN"
 filterwarnings = ["error", "ignore:builtin type:DeprecationWarning"]
+
+# An editor that formats must leave the package's lines as they are: a bug is one of them.
+[tool.black]
+line-length = 100
+
+[tool.ruff]
+line-length = 100
 """
 
 

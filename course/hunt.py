@@ -119,6 +119,17 @@ def swap(root, file, old, new):
     return place + 1
 
 
+def heal(root, files):
+    """Take every bug out of some files of a folder; returns the names of those that had one."""
+    healed = []
+    for bug in all_bugs(root):
+        path = Path(root, bug["file"])
+        sick = bug["file"] in files and bug["old"] not in path.read_text(encoding="utf-8")
+        if sick and swap(root, bug["file"], bug["new"], bug["old"]):
+            healed.append(bug["file"])
+    return healed
+
+
 def line_counts(root):
     """How many lines each file of the package has."""
     return {
@@ -154,8 +165,10 @@ def answer(root, student, number, place, why):
     bug = the_bug(root, student, number)
     repaired = bug["new"] not in Path(root, bug["file"]).read_text(encoding="utf-8").splitlines()
     place = f"{file}:{int(line)}"
-    added = line_counts(root).get(file, 0) - planted["lines"].get(file, 0)  # perhaps above it
-    places = [f"{file}:{int(line) - shift}" for shift in (0, added)]
+    # Of the lines that were added or taken away, any number may be above it.
+    added = line_counts(root).get(file, 0) - planted["lines"].get(file, 0)
+    shifts = range(min(0, added), max(0, added) + 1)
+    places = [f"{file}:{int(line) - shift}" for shift in shifts]
     named = planted["place"] in [seal(root, student, number, each) for each in places]
     right = named and repaired and is_green(root, bug)
     answers = [*before["answers"], {"place": place, "why": why, "right": right}]
@@ -203,7 +216,7 @@ def is_found(root, student, number):
 def curves(root, student, number):
     """What was recorded of a healthy population and of one with the bug, as text.
 
-    Draws it too, where matplotlib is installed.
+    It is also put into a file, and drawn where matplotlib is installed.
     """
     folder = Path(root, "course", "hunt")
     paths = {
@@ -218,6 +231,9 @@ def curves(root, student, number):
             runs[name] = list(csv.DictReader(file))
     lines = [f"{name}: {what}" for name, what in COLUMNS.items()] + [""]
     lines += [line for name in runs for line in (name, *table(runs[name]), "")]
+    text = folder / f"bug-{number}.txt"
+    text.write_text("\n".join(lines), encoding="utf-8")
+    lines.append(f"the tables, which may be wider than this window, are also in {text}")
     with contextlib.suppress(ImportError):
         lines.append(f"drawn in {draw(runs, folder / f'bug-{number}.png')}")
     return "\n".join(lines)

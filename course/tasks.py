@@ -444,7 +444,7 @@ TASKS = (
         text="Compare the script's noise with the often-copied one (expl_noise 0.1, noise_dt "
         "0.01; both are settings at the top of train_lunar.py) on at least five seeds each, "
         "300,000 steps of all members (--max-steps 75000, which counts those of one of the four), "
-        "everything else alike. "
+        "everything else alike; what does not land flies for long, so let them run overnight. "
         "Report every seed, the steps to a confirmed 200, and Fisher's exact test. With the "
         "settings of version 0.1.0, 5 of 5 landed against 0 of 5, with a median of 180,000 steps; "
         "with those of now the script's noise landed on all, with a median of 60,000. Then "

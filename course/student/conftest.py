@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent
 # For one test: an endless loop ends here, where the system has an alarm.
 SECONDS = int(os.environ.get("SECONDS_FOR_A_TEST", 60))
 wanted = defaultdict(set)  # the tests that decide each task
-ran, passed, endless, ended = set(), set(), set(), {}
+ran, passed, endless, unloaded, ended = set(), set(), set(), [], {}
 
 
 def pytest_addoption(parser):
@@ -43,6 +43,12 @@ def pytest_collection_modifyitems(items):
             if decides(item, task):
                 item.add_marker(task.marker)
                 wanted[task].add(item.nodeid)
+
+
+def pytest_collectreport(report):
+    """Remember which files of tests could not be loaded."""
+    if report.failed:
+        unloaded.append(report.nodeid)
 
 
 def decides(item, task):
@@ -104,7 +110,9 @@ def pytest_terminal_summary(terminalreporter, config):
     student = name_in(answers)
     mine = tasks_of(student)
     graded = [task for task in mine if task.graded]
-    shown = [task for task in graded if wanted[task] & ran] or graded
+    for name in unloaded:
+        write(f"{name} could not be loaded, see above: its tests count as not passed")
+    shown = [task for task in graded if wanted[task] & ran or unloaded] or graded
     for task in shown:
         tests = f"{len(wanted[task] & passed)} of {len(wanted[task])} tests"
         write(f"task {task.number:2}  {points(task):2} of {task.points:2}  {tests:15} {task.title}")

@@ -11,10 +11,12 @@ import pytest
 from autograder import main, workflow
 from grade import grade, import_fault, results, root_of, take
 from grade import main as grade_main
+from hunt import swap, the_bug
 from solved import STUDENT, answer, fill
 from tasks import REFILLS, TASKS
 from variant import main as variant_main
 from variant import matches
+from variants import BUGS
 
 DIVIDES = (
     'cannot be imported: ZeroDivisionError: division by zero File "mine.py", line 1, in <module>'
@@ -35,7 +37,8 @@ def test_only_what_counts_is_taken_from_a_submission(made, tmp_path, monkeypatch
         (submission / name).write_text("# mine\n")
     (submission / "conftest.py").write_text("# mine\n")
     (submission / "tinyevo" / "noise.py").unlink()
-    taken, _ = take(folder, submission)
+    taken, notes = take(folder, submission)
+    assert notes == ["not handed in: tinyevo/noise.py"]
     changed = [path for path in folder.rglob("*.py") if path.read_text() == "# mine\n"]
     assert [path.name for path in changed] == ["buffer.py"]
     assert "tinyevo/noise.py" not in taken and "answers.toml" in taken
@@ -45,9 +48,28 @@ def test_only_what_counts_is_taken_from_a_submission(made, tmp_path, monkeypatch
 def test_a_submission_is_found_in_a_folder_of_its_own_too(made, tmp_path):
     copied(made, tmp_path / "zip" / "Ada")
     assert root_of(tmp_path / "zip") == tmp_path / "zip" / "Ada"
+    (tmp_path / "zip").rename(tmp_path / "deeper")  # as Moodle gives it
+    assert root_of(tmp_path) == tmp_path / "deeper" / "Ada"
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"no answers\.toml"):
         root_of(tmp_path / "empty")
+    (tmp_path / "in.zip").touch()
+    with pytest.raises(ValueError, match=r"in\.zip is a file: unpack it"):
+        root_of(tmp_path / "in.zip")
+
+
+def test_a_bug_that_was_left_planted_is_taken_out_and_told(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("grade.import_fault", lambda folder, modules: "")
+    folder, submission = copied(made, tmp_path / "folder"), copied(made, tmp_path / "in")
+    modules = {path: path.read_text() for path in (folder / "tinyevo").glob("*.py")}
+    for number in range(1, BUGS + 1):
+        bug = the_bug(submission, "", number)
+        swap(submission, bug["file"], bug["old"], bug["new"])
+        taken, notes = take(folder, submission)
+        told = [f"a planted bug was taken out of {bug['file']}"] if bug["file"] in taken else []
+        assert notes == told
+        assert {path: path.read_text() for path in modules} == modules
+        swap(submission, bug["file"], bug["new"], bug["old"])
 
 
 def test_results_are_what_gradescope_reads():
@@ -56,7 +78,7 @@ def test_results_are_what_gradescope_reads():
         {"task": 2, "title": "b", "points": 1, "of": 3},
     ]
     score = {"student": "Ada", "score": 3, "of": 5, "tasks": rows, "faults": ["line 9"]}
-    content = results(score, ["x"], {"y.py": "is wrong"}, "said")
+    content = results(score, ["x"], ["not taken: y.py, which is wrong"], "said")
     assert content["score"] == 3 == sum(test["score"] for test in content["tests"])
     assert [test["status"] for test in content["tests"]] == ["passed", "failed"]
     assert [test["max_score"] for test in content["tests"]] == [2, 3]
@@ -133,10 +155,10 @@ def test_a_module_that_cannot_be_imported_is_left_out_alone_and_said(made, tmp_p
     (submission / "tinyevo" / "noise.py").write_text("x = 1\ndef f(:\n")
     path = submission / "tinyevo" / "buffer.py"
     path.write_text(path.read_text() + "# mine\n")
-    taken, refused = take(folder, submission)
-    assert list(refused) == ["tinyevo/noise.py"] and "tinyevo/noise.py" not in taken
-    said = 'cannot be imported: SyntaxError: .* File "tinyevo/noise.py", line 2'
-    assert re.fullmatch(said, refused["tinyevo/noise.py"])
+    taken, (note,) = take(folder, submission)
+    assert "tinyevo/noise.py" not in taken
+    said = "not taken: tinyevo/noise.py, which cannot be imported: "
+    assert re.fullmatch(said + 'SyntaxError: .* File "tinyevo/noise.py", line 2', note)
     assert (folder / "tinyevo" / "noise.py").read_text() == (
         made / "tinyevo" / "noise.py"
     ).read_text()

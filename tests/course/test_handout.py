@@ -333,6 +333,17 @@ def test_an_endless_loop_is_stopped_once_and_the_score_still_comes(tmp_path, mon
 
 
 @pytest.mark.slow
+def test_a_module_that_cannot_be_loaded_hides_no_task_from_the_score(tmp_path):
+    folder = tmp_path / "out"
+    make(folder)
+    (folder / "tinyevo" / "mutation.py").write_text("def f(:\n")
+    points, done = score(folder)
+    assert "tests/test_mutation.py could not be loaded, see above" in done.stdout
+    assert all(f"task {number:2} " in done.stdout for number in points)
+    assert f"score: 0 of {sum(task.points for task in TASKS if task.graded)}" in done.stdout
+
+
+@pytest.mark.slow
 def test_it_is_made_from_a_fresh_clone(tmp_path):
     subprocess.run(["git", "clone", "-q", str(ROOT), str(tmp_path / "clone")], check=True)
     command = [sys.executable, "course/handout.py", str(tmp_path / "out")]

@@ -162,13 +162,13 @@ def test_a_place_is_the_same_however_its_path_is_written(folder, tests):
     assert is_found(folder, STUDENT, NUMBER)
 
 
-@pytest.mark.parametrize("above", [True, False])
-def test_a_line_that_was_added_hides_no_place(folder, tests, above):
+@pytest.mark.parametrize("above", [0, 1, 2, 3])
+def test_lines_that_were_added_hide_no_place(folder, tests, above):
     plant(folder, STUDENT, NUMBER)
     file, _, line = place(folder).partition(":")
     repair(folder)
     lines = (folder / file).read_text().splitlines()
-    lines.insert(0 if above else len(lines), "# mine")
+    lines = [*["# mine"] * above, *lines, *["# mine"] * (3 - above)]
     (folder / file).write_text("\n".join(lines) + "\n")
     assert answer(folder, STUDENT, NUMBER, f"{file}:{int(line) + above}", WHY)[0]
 
@@ -265,6 +265,7 @@ def test_the_command_shows_the_curve_and_neither_place_nor_line(folder, capsys):
     said = capsys.readouterr().out
     bug = the_bug(folder, STUDENT, NUMBER)
     assert said.count("-1.5") == 20 and "bug 4 is planted" in said
+    assert (folder / "course" / "hunt" / "bug-4.txt").read_text() in said
     assert bug["file"] not in said and bug["new"].strip() not in said
     main(["--restore"], folder)
     assert "bug 4 is taken out" in capsys.readouterr().out
