@@ -215,14 +215,14 @@ QUESTIONS = {
         "places of the next generation does the best one get on average, its own included?",
         MEMBERS,
         best,
-        tolerance=0.04,
+        tolerance=0.02,
     ),
     "second": Question(
         "And which share does the second best one get, with elitism and tournaments of {rivals}\n"
         "among {members} members?",
         MEMBERS,
         second,
-        tolerance=0.04,  # drawing rivals with replacement is refused
+        tolerance=0.02,  # drawing rivals with replacement is refused
     ),
     "takeover": Question(
         "Fitness is pure chance, new in every generation. With elitism and tournaments of\n"
