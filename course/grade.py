@@ -2,8 +2,8 @@
 
 Of the submission it takes the modules that have tasks, `answers.toml` and the record of the bug
 hunt, and lays them over a copy of the handout, so that changed tests and counters do not count. A
-module that cannot be imported stays the handout's. It writes RESULTS as Gradescope reads it. Needs:
-the handout, and nothing else of the repository.
+module that cannot be imported stays the handout's; a bug that is still planted is taken out. It
+writes RESULTS as Gradescope reads it. Needs: the handout, and nothing else of the repository.
 
 These modules run as whoever runs this, with all that they may do, in the process that counts: no
 sandbox, and no proof against a module that is made to cheat. Look at a score that surprises you.
@@ -71,19 +71,19 @@ def take(folder, submission):
     for name in names:
         shutil.copyfile(submission / name, folder / name)
     modules = [name for name in modules if name in names]
-    notes += [f"a planted bug was taken out of {name}" for name in heal(folder, modules)]
     refused = {}
     if import_fault(folder, modules):  # then look at each among the handout's own
         for name in modules:
             (folder / name).write_bytes(own[name])
         for name in modules:
             shutil.copyfile(submission / name, folder / name)
-            heal(folder, [name])
             if fault := import_fault(folder, [name]):
                 refused[name] = fault
                 (folder / name).write_bytes(own[name])
     notes += [f"not taken: {name}, which {fault}" for name, fault in refused.items()]
-    return [name for name in names if name not in refused], notes
+    taken = [name for name in names if name not in refused]
+    notes += [f"a planted bug was taken out of {name}" for name in heal(folder, taken)]
+    return taken, notes
 
 
 def import_fault(folder, modules):

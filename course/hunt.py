@@ -123,10 +123,13 @@ def heal(root, files):
     """Take every bug out of some files of a folder; returns the names of those that had one."""
     healed = []
     for bug in all_bugs(root):
-        path = Path(root, bug["file"])
-        sick = bug["file"] in files and bug["old"] not in path.read_text(encoding="utf-8")
-        if sick and swap(root, bug["file"], bug["new"], bug["old"]):
-            healed.append(bug["file"])
+        file = bug["file"]
+        if file not in files:
+            continue
+        with contextlib.suppress(UnicodeDecodeError):  # into such a file none was planted
+            lines = Path(root, file).read_text(encoding="utf-8").splitlines()
+            if bug["old"] not in lines and swap(root, file, bug["new"], bug["old"]):
+                healed.append(file)
     return healed
 
 
@@ -231,9 +234,9 @@ def curves(root, student, number):
             runs[name] = list(csv.DictReader(file))
     lines = [f"{name}: {what}" for name, what in COLUMNS.items()] + [""]
     lines += [line for name in runs for line in (name, *table(runs[name]), "")]
-    text = folder / f"bug-{number}.txt"
-    text.write_text("\n".join(lines), encoding="utf-8")
-    lines.append(f"the tables, which may be wider than this window, are also in {text}")
+    file = folder / f"bug-{number}.txt"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    lines.append(f"the tables, which may be wider than this window, are also in {file}")
     with contextlib.suppress(ImportError):
         lines.append(f"drawn in {draw(runs, folder / f'bug-{number}.png')}")
     return "\n".join(lines)

@@ -72,6 +72,16 @@ def test_a_bug_that_was_left_planted_is_taken_out_and_told(made, tmp_path, monke
         swap(submission, bug["file"], bug["new"], bug["old"])
 
 
+def test_a_module_in_another_encoding_is_taken_as_python_takes_it(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("grade.import_fault", lambda folder, modules: "")
+    folder, submission = copied(made, tmp_path / "folder"), copied(made, tmp_path / "in")
+    path = submission / "tinyevo" / "mutation.py"
+    text = "# -*- coding: latin-1 -*-\n# größer\n" + path.read_text()
+    path.write_text(text, encoding="latin-1")
+    taken, notes = take(folder, submission)
+    assert "tinyevo/mutation.py" in taken and not notes
+
+
 def test_results_are_what_gradescope_reads():
     rows = [
         {"task": 1, "title": "a", "points": 2, "of": 2},
