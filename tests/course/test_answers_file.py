@@ -53,4 +53,4 @@ def test_the_way_an_accent_is_encoded_does_not_matter():
 def test_the_file_says_how_exact_each_number_must_be():
     text = answers_toml("Ada", TASKS)
     assert "decimal point" in text and text.count("(off by at most") == 7
-    assert text.count("(a whole number)") == 2 and "(off by at most 2.0 %)" in text
+    assert text.count("(a whole number)") == 2 and "(off by at most 2.5 %)" in text
