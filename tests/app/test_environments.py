@@ -17,20 +17,20 @@ ENVIRONMENTS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", ENVIRONMENTS, ids=lambda arguments: arguments[0])
-def test_a_run_ends_with_the_same_files_with_one_worker_with_two_and_resumed(tmp_path, arguments):
+def test_a_run_ends_with_the_same_files_with_one_worker_and_with_two_and_resumed(
+    tmp_path, arguments
+):
     if arguments[0] in ("Hopper-v5", "HalfCheetah-v5"):
         pytest.importorskip("mujoco")
-    flags = [*FEW, "--env", *arguments]
-    for workers in ("1", "2"):
-        done = run(tmp_path, *flags, "--workers", workers, "--out", workers)
+    begin = [*FEW, "--env", *arguments, "--out"]
+    for command in (
+        [*begin, "whole", "--workers", "1"],
+        [*begin, "parts", "--workers", "2", "--max-steps", "400", "--no-gif"],
+        ["--resume", "parts", "--workers", "2", "--max-steps", "800", "--no-gif"],
+    ):
+        done = run(tmp_path, *command)
         assert done.returncode == 0, done.stderr
-    whole = files(tmp_path / "1")
+    whole, parts = files(tmp_path / "whole"), files(tmp_path / "parts")
     assert ("lander.gif" in whole) == ("--no-gif" not in arguments)
-    assert whole == files(tmp_path / "2")
-
-    done = run(tmp_path, *flags, "--workers", "1", "--out", "resumed", "--max-steps", "400")
-    assert done.returncode == 0, done.stderr
-    film = [flag for flag in arguments if flag == "--no-gif"]
-    done = run(tmp_path, "--resume", "resumed", "--max-steps", "800", "--workers", "1", *film)
-    assert done.returncode == 0, done.stderr
-    assert whole == files(tmp_path / "resumed")
+    del parts["report.html"]  # which has a film in it, if there is one
+    assert "population.pt" in parts and parts.items() <= whole.items()

@@ -132,12 +132,12 @@ def test_ctrl_c_before_the_run_has_begun_prints_no_traceback(tmp_path, delay):
 @linux
 @pytest.mark.parametrize("started", [1, 2])
 def test_ctrl_c_while_workers_are_started_prints_no_traceback(tmp_path, started):
-    for attempt in range(8):
+    for attempt in range(4):
         script = start(tmp_path, *LONG[:-1], f"run{attempt}", "--workers", "2")
         deadline = time.monotonic() + 60
         while len(workers_of(script)) < started and time.monotonic() < deadline:
             pass
-        time.sleep(0.004 * attempt)
+        time.sleep(0.008 * attempt)
         os.killpg(script.pid, signal.SIGINT)
         _, errors = script.communicate(timeout=30)
         stopped = f"stopped; {hint(2, f'run{attempt}')}"
