@@ -84,6 +84,6 @@ def check_same_size(env_id, pictures):
 def _half_size(frame):
     """Average squares of two by two pixels: (height, width, 3) uint8 to half of each."""
     height, width, _ = frame.shape
-    frame = frame[: height // 2 * 2, : width // 2 * 2].astype(np.uint16)  # which holds four pixels
+    frame = frame[: height // 2 * 2, : width // 2 * 2].astype(np.uint16)  # room for sums of four
     rows = frame[::2] + frame[1::2]
     return ((rows[:, ::2] + rows[:, 1::2]) // 4).astype(np.uint8)
