@@ -146,7 +146,7 @@ def together(flights, background):
 
 def overlay(background, pictures):
     """What moves in all pictures in one: in the first one solid, in the others as ghosts."""
-    moves = sum(ghost - background.astype(float) for ghost in pictures[1:])
+    moves = sum(ghost - background.astype(np.float32) for ghost in pictures[1:])
     frame = np.clip(background + GHOST * moves, 0, 255).astype(np.uint8)
     front = (pictures[0] != background).any(axis=2)
     frame[front] = pictures[0][front]
