@@ -29,12 +29,12 @@ from tinyevo.tournament import TournamentSelection  # noqa: E402
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999"
 PALE = "#E8F1F8"
 HISTORY = ROOT / "benchmarks" / "history-0.1.0.csv"
-MEASURED = ROOT / "benchmarks" / "learning-0.1.0.csv"
+MEASURED = ROOT / "benchmarks" / "learning.csv"
 ARMS = {  # that are drawn: by their name in the file, the one in the tutorial, and where it stands
-    "a single TD3": ("a single TD3", (24, 0.68)),
-    "default": ("the script of then:\na population of four", (185, 0.51)),
-    "no mutation": ("a population of four,\nno mutation", (96, 0.7)),
-    "original exploration": ("the often-copied exploration", (130, 0.045)),
+    "U evolution": ("evolution", (170, 0.99)),
+    "U single, all updates": ("single, all updates", (165, 0.755)),
+    "U four independent": ("four independent", (218, 0.5)),
+    "U single": ("single", (240, 0.34)),
 }
 LOOK = {
     "font.size": 20,

@@ -104,6 +104,31 @@ def test_the_tables_of_whether_evolution_pays_are_what_was_measured(learning):
     assert all(row["seed"] in learning.SEEDS[row["question"]] for row in flown)
 
 
+def test_what_is_said_of_unknown_hyper_parameters_is_what_was_measured(learning):
+    arms = learning.by_arm(learning.read_rows(), "U", learning.ARMS)
+    lines = learning.arm_table(arms)
+    table = "\n".join("|".join(line.split("|")[:8]) + "|" for line in lines)  # but for the seeds
+    assert "| clock s |" in table and f"\n\n{table}\n\n" in (ROOT / "tutorial.md").read_text()
+
+    def shares(*pairs):
+        own = arms["evolution"]
+        return [f"{learning.share_sooner(own, arms[arm], count)[0]:.0%}" for arm, count in pairs]
+
+    def said(path, begin, end):
+        text = words(path).replace(" %", "%")
+        return re.findall(r"\d+%", text[text.index(begin) : text.index(end)])
+
+    fours, single = "four independent", "single, all updates"
+    updates = [(fours, "updates"), (single, "updates")]
+    assert said("tutorial.md", "**Fewer steps of", "**Which part of it") == shares(
+        (single, "steps"), *updates, (single, "flights"), (fours, "clock")
+    )
+    steps = [(fours, "steps"), (single, "steps"), ("single", "steps")]
+    assert said("benchmarks/RESULTS.md", "In question U,", "Question U was begun") == shares(
+        *updates, *steps, (single, "clock"), (fours, "clock"), (single, "flights")
+    )
+
+
 @pytest.mark.parametrize("question", ["G", "U"])
 def test_a_rival_has_the_agent_that_a_member_of_the_population_is(learning, question):
     settings, arms = learning.SETTINGS[question], learning.ARMS

@@ -47,8 +47,8 @@ def test_the_arms_have_the_names_that_the_tutorial_gives_them():
     text = (pictures.ROOT / "tutorial.md").read_text()
     names = [label.get_text().replace("\n", " ") for label in axes.texts]
     assert len(names) == len(axes.lines) == 4
-    assert all(f"| {name}" in text for name in names)
-    assert "5 seeds" in axes.get_ylabel()
+    assert all(f"| {name} |" in text for name in names)
+    assert "20 seeds" in axes.get_ylabel()
 
 
 @pytest.mark.parametrize("rivals", [1, 2, 4])
