@@ -1,5 +1,6 @@
 """Reads what a student wrote into `answers.toml`, as far as it can be read."""
 
+import sys
 import tomllib
 from pathlib import Path
 
@@ -61,6 +62,12 @@ def faults(answers):
     """The faults in some answers, in order."""
     sections = [answers, *(section for section in answers.values() if isinstance(section, dict))]
     return [str(v) for section in sections for v in section.values() if isinstance(v, Fault)]
+
+
+def print_all_alphabets():
+    """Let names be printed whatever the output's encoding is: what it lacks becomes an escape."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def names_in(path):

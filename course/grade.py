@@ -154,10 +154,15 @@ def main(arguments=None):
     except (OSError, ValueError) as error:
         failed = f"grade.py: {error}"
         content = {"score": 0, "tests": [], "output": failed}
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    try:
+        options.results.parent.mkdir(parents=True, exist_ok=True)
+        options.results.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        failed = "; ".join(filter(None, (failed, f"grade.py: no results are kept: {error}")))
     if failed:
         sys.exit(failed)
+    if hasattr(sys.stdout, "reconfigure"):  # students have names of all alphabets
+        sys.stdout.reconfigure(errors="backslashreplace")
     print(content["output"].partition("\n\n")[0], f"score: {content['score']}", sep="\n")
 
 

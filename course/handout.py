@@ -14,8 +14,8 @@ import tomllib
 from pathlib import Path
 
 import bugs
-from answers import names_in
-from hunt import planted_file, read_json
+from answers import names_in, print_all_alphabets
+from hunt import refuse_planted
 from needs import is_run, key, recorded
 from questions import QUESTIONS, asked
 from sources import BLOCK, SOLUTION, emptied, only_tests, requoted
@@ -53,11 +53,7 @@ def make(out, student="", root=ROOT, only=()):
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not an empty folder: name a new one")
-    planted = read_json(planted_file(root))
-    if planted:
-        raise ValueError(
-            f"bug {planted['number']} is planted here: take it out (hunt.py --restore)"
-        )
+    refuse_planted(root)
     if unknown := set(only) - {task.number for task in TASKS}:
         raise ValueError(f"there is no task {', '.join(map(str, sorted(unknown)))}")
     holes = [task for task in REFILLS if not only or task.number in only]
@@ -336,8 +332,7 @@ def main(arguments=None):
     what = "the numbers of all tasks there are to be, as 3,4,16; the other bodies stay"
     parser.add_argument("--only", default="", metavar="NUMBERS", help=what)
     options = parser.parse_args(arguments)
-    if hasattr(sys.stdout, "reconfigure"):  # students have names of all alphabets
-        sys.stdout.reconfigure(errors="backslashreplace")
+    print_all_alphabets()
     try:
         if not re.fullmatch(r"(\d+(,\d+)*)?", options.only):
             raise ValueError(f"--only takes numbers of tasks, as 3,4,16, not {options.only!r}")
@@ -353,6 +348,8 @@ def folders(options):
     """The folders to make, as pairs of (path, student)."""
     if options.students is None:
         return [(Path(options.out), options.student)]
+    if options.student:
+        raise ValueError("choose --student NAME or --students FILE")
     names = names_in(options.students)
     return [(Path(options.out, f"{number:03}"), name) for number, name in enumerate(names, 1)]
 

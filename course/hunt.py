@@ -68,9 +68,27 @@ def read_json(path):
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+def write(path, text):
+    """Replace a file by a text: at any moment, and on a full disk, it is the old or the new one."""
+    new = path.with_name(f"{path.name}.new")
+    try:
+        new.write_text(text, encoding="utf-8")
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
 def planted_file(root):
     """The file that tells that a bug is planted, as long as it is."""
     return Path(root, "course", "hunt", "planted.json")
+
+
+def refuse_planted(root):
+    """Raise ValueError if a bug is planted."""
+    planted = read_json(planted_file(root))
+    if planted:
+        number = planted["number"]
+        raise ValueError(f"bug {number} is planted here: take it out (hunt.py --restore)")
 
 
 def plant(root, student, number):
@@ -80,12 +98,14 @@ def plant(root, student, number):
         planted = read_json(state)["number"]
         raise ValueError(f"bug {planted} is planted already: --restore takes it out")
     bug = the_bug(root, student, number)
-    place = swap(root, bug["file"], bug["old"], bug["new"])
-    if place is None:
+    lines = Path(root, bug["file"]).read_text(encoding="utf-8").splitlines()
+    if lines.count(bug["old"]) != 1:
         raise ValueError(f"bug {number} does not fit: its line in the package was changed")
-    mark = seal(root, student, number, f"{bug['file']}:{place}")  # tells whether, and not which
+    place = f"{bug['file']}:{lines.index(bug['old']) + 1}"
+    mark = seal(root, student, number, place)  # tells whether, and not which
     planted = {"student": student, "number": number, "place": mark, "lines": line_counts(root)}
-    state.write_text(json.dumps(planted), encoding="utf-8")
+    write(state, json.dumps(planted))  # first, so that what is planted can always be taken out
+    swap(root, bug["file"], bug["old"], bug["new"])
 
 
 def restore(root):
@@ -101,22 +121,21 @@ def restore(root):
     bug = the_bug(root, planted["student"], number)  # whatever answers.toml now says
     gone = swap(root, bug["file"], bug["new"], bug["old"])
     lines = Path(root, bug["file"]).read_text(encoding="utf-8").splitlines()
-    if gone is None and bug["old"] not in lines:
+    if not gone and bug["old"] not in lines:
         raise ValueError(f"bug {number}: its line was changed; undo that first, or repair it")
     state.unlink()
     return number
 
 
 def swap(root, file, old, new):
-    """Put one line in the place of another one; returns its number, or None without it."""
+    """Put one line in the place of another one; returns whether that one was there once."""
     path = Path(root, file)
     lines = path.read_text(encoding="utf-8").splitlines()
     if lines.count(old) != 1:
-        return None
-    place = lines.index(old)
-    lines[place] = new
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return place + 1
+        return False
+    lines[lines.index(old)] = new
+    write(path, "\n".join(lines) + "\n")
+    return True
 
 
 def heal(root, files):
@@ -176,7 +195,7 @@ def answer(root, student, number, place, why):
     right = named and repaired and is_green(root, bug)
     answers = [*before["answers"], {"place": place, "why": why, "right": right}]
     kept[str(number)] = {"answers": answers, "seal": seal(root, student, number, answers)}
-    record.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    write(record, json.dumps(kept, indent=2) + "\n")
     if right:
         state.unlink()
         return True, "right: with your repair the test that catches it is green"

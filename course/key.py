@@ -6,9 +6,12 @@ a student's folder, but whoever has the folder can compute the numbers.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
+from answers import print_all_alphabets
 from bugs import read
+from hunt import refuse_planted
 from questions import QUESTIONS, given, right
 from tasks import DERIVE, PREDICT
 from variants import BUGS, bug_of, hunted, projects, tasks_of
@@ -40,7 +43,13 @@ def main(arguments=None):
     """The command."""
     parser = argparse.ArgumentParser(description="The right answers of one student's variant.")
     parser.add_argument("student", nargs="?", default="", help="the name; without it, everybody's")
-    print("\n".join(key(parser.parse_args(arguments).student)))
+    student = parser.parse_args(arguments).student
+    print_all_alphabets()
+    try:
+        refuse_planted(ROOT)  # with a bug the package would compute other numbers
+    except ValueError as error:
+        sys.exit(f"key.py: {error}")
+    print("\n".join(key(student)))
 
 
 if __name__ == "__main__":

@@ -482,13 +482,16 @@ def main():
         "--measured", type=Path, default=MEASURED, help="a table of benchmarks/learning.py"
     )
     arguments = parser.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
     data = {
         mutation_effects: {"histories": arguments.histories},
         landings: {"measured": arguments.measured},
     }
-    for picture in PICTURES:
-        draw(picture, arguments.folder, **data.get(picture, {}))
+    try:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        for picture in PICTURES:
+            draw(picture, arguments.folder, **data.get(picture, {}))
+    except OSError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

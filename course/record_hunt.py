@@ -172,7 +172,10 @@ def main(arguments):
     """The command."""
     if arguments[:1] == ["--fly"]:
         return fly(arguments[1])
-    for number in map(int, arguments or range(len(bugs.CATCHES) + 1)):
+    numbers = [str(number) for number in range(len(bugs.CATCHES) + 1)]
+    if unknown := set(arguments) - set(numbers):
+        sys.exit(f"record_hunt.py: there is no bug {min(unknown)}, only 0 to {numbers[-1]}")
+    for number in map(int, arguments or numbers):
         record(number, ROOT / "course" / "hunt")
         print(f"recorded bug {number}" if number else "recorded the healthy package", flush=True)
 

@@ -7,9 +7,13 @@ whose they are, some by chance for others, because constants are drawn from few.
 
 import argparse
 import sys
+from pathlib import Path
 
-from answers import name_in, names_in, read_answers
+from answers import name_in, names_in, print_all_alphabets, read_answers
+from hunt import refuse_planted
 from questions import QUESTIONS, fits
+
+ROOT = Path(__file__).parent.parent
 
 
 def numbers(answers):
@@ -34,7 +38,9 @@ def main(arguments=None):
     parser.add_argument("answers", help="an answers.toml that was handed in")
     parser.add_argument("students", help="a text file with a student's name in each line")
     options = parser.parse_args(arguments)
+    print_all_alphabets()
     try:
+        refuse_planted(ROOT)  # with a bug the package would compute other numbers
         answers = read_answers(options.answers)
         names = names_in(options.students)
     except ValueError as error:

@@ -237,6 +237,8 @@ def test_a_file_of_names_makes_a_folder_for_each(tmp_path, monkeypatch):
     names.write_text(f"{STUDENT}\n\n𠮷田 太郎\n")
     main([str(out), "--students", str(names)])
     assert made == [(out / "001", STUDENT), (out / "002", "𠮷田 太郎")]
+    with pytest.raises(SystemExit, match="choose --student NAME or --students FILE"):
+        main([str(out), "--students", str(names), "--student", "Ada"])
     for other in ("Ada", "ada"):  # whose variants are the same
         names.write_text(f"Ada\n{other}\n")
         with pytest.raises(SystemExit, match=r"handout\.py: .* has (A|a)da twice"):

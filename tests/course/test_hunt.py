@@ -81,6 +81,30 @@ def test_a_bug_is_one_line_and_is_taken_out_again(folder):
     assert restore(folder) is None
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("stop", [0, 1])
+def test_a_stop_while_a_bug_is_planted_damages_no_file_and_it_can_be_taken_out(
+    folder, monkeypatch, stop, error
+):
+    before, replace, replaced = package(folder), os.replace, []
+
+    def stopped(old, new):
+        if len(replaced) == stop:
+            raise error
+        replaced.append(new)
+        replace(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stopped)
+        with pytest.raises(error):
+            plant(folder, STUDENT, NUMBER)
+    assert package(folder) == before
+    assert restore(folder) == (NUMBER if stop else None)
+    assert package(folder) == before and not list(folder.rglob("*.new"))
+    plant(folder, STUDENT, NUMBER)
+    assert restore(folder) == NUMBER
+
+
 def test_no_file_tells_where_a_planted_bug_is(folder):
     plant(folder, STUDENT, NUMBER)
     kept = json.loads((folder / "course" / "hunt" / "planted.json").read_text())

@@ -1,9 +1,17 @@
 """What the lecturer reads agrees with the table of tasks and leads to what is there."""
 
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from statistics import NormalDist
 
+import hunt
+import key as key_script
+import pytest
+import record_hunt
+import variant
 from bugs import CATCHES
 from key import key
 from questions import QUESTIONS
@@ -44,6 +52,27 @@ def test_every_command_and_link_leads_to_a_file():
 def test_every_bug_has_a_line_and_there_are_ten_questions():
     assert re.findall(r"^\| (\d+) \| [a-z]", TEXT.partition("| patch |")[2], re.M) == list(CATCHES)
     assert re.findall(r"^(\d+)\. \*", TEXT, re.M) == [str(number) for number in range(1, 11)]
+
+
+def test_while_a_bug_is_planted_no_right_number_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(hunt, "planted_file", lambda root: tmp_path / "planted.json")
+    (tmp_path / "planted.json").write_text('{"number": 12}')
+    for script, arguments in (key_script, []), (variant, ["answers.toml", "students.txt"]):
+        with pytest.raises(SystemExit, match="bug 12 is planted here: take it out"):
+            script.main(arguments)
+
+
+def test_a_key_is_printed_whatever_the_outputs_encoding_lacks():
+    command = [sys.executable, "course/key.py", "Łukasz Żak"]
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True)
+    assert done.returncode == 0 and done.stdout.startswith(rb"student: \u0141ukasz \u017bak")
+
+
+@pytest.mark.parametrize("number", ["13", "-1", "first"])
+def test_a_bug_that_there_is_not_is_not_recorded(number):
+    with pytest.raises(SystemExit, match=f"there is no bug {number}, only 0 to 12"):
+        record_hunt.main([number])
 
 
 def test_the_rubric_of_a_project_gives_all_its_points():
