@@ -53,7 +53,10 @@ def main():
     print("|---|---|---|---|---|---|")
     with worker_pool(2) as pool:
         for path, agent in zip(paths, agents):
-            parts = pool.map(fly, [agent] * PARTS, range(PARTS))
+            try:
+                parts = list(pool.map(fly, [agent] * PARTS, range(PARTS)))
+            except FloatingPointError as error:
+                parser.error(f"{path}: {error}")
             returns, ends = map(np.concatenate, zip(*parts))
             row = [path, f"{returns.mean():.1f} +- {returns.std():.1f}", f"{returns.min():.1f}"]
             row += [(ends == "crash").sum(), (ends == "time limit").sum()]

@@ -79,7 +79,10 @@ def main():
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    run = evolve(options.seed)
+    try:
+        run = evolve(options.seed)
+    except ValueError as error:
+        parser.error(str(error))
     print("learned" if run.best_return >= CONFIG.target else "not learned")
     for batch_size in (32, 256):
         seconds = update_seconds(batch_size, options.device)

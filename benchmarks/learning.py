@@ -166,14 +166,20 @@ class Flight:
         self.folder, self.arm = RunFolder(path), arm
         self.ledger = path.with_suffix(".json")
         self.costs = json.loads(self.ledger.read_text()) if self.ledger.exists() else []
-        begun = (path / "population.pt").exists()
-        self.run = self.folder.load()[0] if begun else new_run(arm, settings, copy)
-        if len(self.costs) < self.run.generation:
-            raise ValueError(f"{self.ledger} lacks what some generations cost: remove {path}")
-        del self.costs[self.run.generation :]  # of a generation that was not kept
         # Side by side, each flies starts and noise of its own.
         seed = settings.config.seed if arm.copies == 1 else copy_seed(settings.config.seed, copy)
         self.settings = replace(settings, config=replace(settings.config, seed=seed))
+        if (path / "population.pt").exists():
+            self.run, kept = self.folder.load()
+            if kept != self.settings:
+                raise ValueError(f"{path} was begun with other settings: remove it")
+        else:
+            self.run = new_run(arm, settings, copy)
+            # At once, for that locks the folder: no other process writes this run's costs.
+            self.folder.save(self.run, self.settings)
+        if len(self.costs) < self.run.generation:
+            raise ValueError(f"{self.ledger} lacks what some generations cost: remove {path}")
+        del self.costs[self.run.generation :]  # of a generation that was not kept
         self.diverged = False
 
     def go_on(self, tournament, mutations):
@@ -267,6 +273,11 @@ def read_rows():
         for name in ("processor", "clock", "confirmed", "final"):
             row[name] = float(row[name])
     return rows
+
+
+def key(row):
+    """Which run a row is of."""
+    return row["question"], row["arm"], row["seed"]
 
 
 def write_rows(rows):
@@ -446,15 +457,18 @@ def main():
     parser.add_argument("--questions", nargs="+", choices=QUESTIONS, default=list(QUESTIONS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", help="(default: all of each question)")
-    parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
+    parser.add_argument("--workers", type=tables.positive, default=2, help="processes (default: 2)")
     parser.add_argument("--report", action="store_true", help="fly nothing")
     args = parser.parse_args()
+    if unknown := set(args.seeds or ()).difference(*map(SEEDS.get, args.questions)):
+        parser.error(f"no question that is asked has the seed {min(unknown)}")
     rows = read_rows()
-    done = {(row["question"], row["arm"], row["seed"]) for row in rows}
+    done = set(map(key, rows))
     tasks = [
         (question, arm, seed)
         for question in args.questions
         for seed in args.seeds or SEEDS[question]
+        if seed in SEEDS[question]
         for arm in args.arms
     ]
     tasks = [task for task in tasks if task not in done and not args.report]
@@ -463,7 +477,8 @@ def main():
             futures = [pool.submit(fly_arm, *task) for task in tasks]
             for future in as_completed(futures):
                 row = future.result()
-                rows = [*read_rows(), row]  # anew, for another process may have added some
+                # Anew, for another process may have added some, and this one too.
+                rows = [other for other in read_rows() if key(other) != key(row)] + [row]
                 write_rows(rows)
                 print(row, flush=True)
     print(report(rows))

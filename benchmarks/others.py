@@ -22,7 +22,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from learning import Arm, Flight, take_turns
-from tables import add_row, markdown, read_rows
+from tables import add_row, markdown, positive, read_rows
 
 from tinyevo import checkpoint
 from tinyevo.app.runs import Settings
@@ -182,7 +182,7 @@ def main():
     """Fly what is missing, two runs at a time, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="+", choices=ZOO)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=positive, default=2)
     options = parser.parse_args()
     rows = read_rows(PATH)
     done = {(row["environment"], row["who"], int(row["seed"])) for row in rows}
@@ -192,7 +192,7 @@ def main():
     with worker_pool(options.workers) as pool:
         futures = [pool.submit(fly, *task) for task in tasks if task not in done]
         for future in as_completed(futures):
-            rows = add_row(PATH, COLUMNS, future.result())
+            rows = add_row(PATH, COLUMNS, future.result(), ("environment", "who", "seed"))
     for name in options.names:
         print(f"\n{name}\n\n{report(rows, name)}")
 

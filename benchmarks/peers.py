@@ -271,7 +271,7 @@ def main():
     for seed in SEEDS:
         for who in options.who:
             if (who, seed) not in done:
-                rows = add_row(PATH, COLUMNS, fly(who, seed))
+                rows = add_row(PATH, COLUMNS, fly(who, seed), ("who", "seed"))
     print(markdown(COLUMNS, [row.values() for row in rows]))
 
 

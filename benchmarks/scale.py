@@ -109,7 +109,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=SETTINGS.config.evo_steps)
     options = parser.parse_args()
-    rows = [fly(size, drawn, options.steps) for drawn in (False, True) for size in SIZES]
+    try:
+        rows = [fly(size, drawn, options.steps) for drawn in (False, True) for size in SIZES]
+    except ValueError as error:
+        parser.error(str(error))
     write_rows(HERE / "scale.csv", COLUMNS, rows)
     print(*report(rows), sep="\n\n")
 

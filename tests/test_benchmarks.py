@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import statistics
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -222,6 +223,54 @@ def test_costs_that_are_missing_are_not_taken_for_none(tiny, tmp_path):
     (tmp_path / "runs" / "G-single-3" / "0.json").unlink()
     with pytest.raises(ValueError, match="lacks what some generations cost"):
         tiny.fly_arm("G", "single", 3)
+
+
+def test_a_run_does_not_go_on_with_other_settings(tiny, monkeypatch):
+    tiny.fly_arm("G", "single", 3)
+    hp = replace(tiny.SETTINGS["G"].hp, gamma=0.5)
+    monkeypatch.setattr(tiny, "SETTINGS", {"G": replace(tiny.SETTINGS["G"], hp=hp)})
+    with pytest.raises(ValueError, match="G-single-3/0 was begun with other settings: remove it"):
+        tiny.fly_arm("G", "single", 3)
+
+
+def test_a_run_is_locked_from_its_beginning_so_nobody_else_writes_its_costs(tiny, tmp_path):
+    arguments = tmp_path / "run", tiny.ARMS["evolution"], tiny.SETTINGS["G"], 0
+    first = tiny.Flight(*arguments)
+    with pytest.raises(ValueError, match="perhaps another run is writing into it"):
+        tiny.Flight(*arguments)
+    first.folder.close()
+
+
+def test_a_run_that_two_processes_flew_has_one_row(tiny, tmp_path, monkeypatch):
+    row = tiny.fly_arm("G", "single", 100)
+    monkeypatch.setattr(tiny, "worker_pool", lambda workers: ThreadPoolExecutor(1))
+
+    def fly_arm(*task):
+        tiny.write_rows([row])  # as another process does meanwhile
+        return row
+
+    monkeypatch.setattr(tiny, "fly_arm", fly_arm)
+    monkeypatch.setattr(tiny, "draw_pictures", lambda rows: None)
+    monkeypatch.setattr("sys.argv", ["-", "--questions", "G", "--arms", "single", "--seeds", "100"])
+    tiny.main()
+    assert tiny.read_rows() == [row]
+    row = {"who": "SB3", "seed": 3, "steps": 10}
+    for seed in (3, 4, 3):
+        rows = tiny.tables.add_row(
+            tmp_path / "rows.csv", tuple(row), {**row, "seed": seed}, ("who", "seed")
+        )
+    assert [row["seed"] for row in rows] == ["4", 3]
+
+
+@pytest.mark.parametrize("flags, rule", [("--workers 0", "at least 1, not 0"),
+                                         ("--seeds 7 100", "has the seed 7")])  # fmt: skip
+def test_flags_that_make_no_flight_are_refused_in_one_line(
+    learning, monkeypatch, capsys, flags, rule
+):
+    monkeypatch.setattr("sys.argv", ["-", *flags.split()])
+    with pytest.raises(SystemExit):
+        learning.main()
+    assert rule in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arm, stop", [("evolution", 1), ("four independent", 0),
