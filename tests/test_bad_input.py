@@ -35,7 +35,7 @@ LIBRARY_CALLS = [
     (partial(TrainConfig, learning_delay=-1), "learning_delay"),
     (partial(TrainConfig, train_episode_steps=0), "train_episode_steps"),
     (partial(TrainConfig, eval_steps=1.5), "eval_steps"),
-    (partial(TrainConfig, eval_episodes=10**9), "eval_episodes"),
+    (partial(TrainConfig, eval_episodes=1e9), "eval_episodes"),
     (partial(TrainConfig, noise="pink"), "noise must be 'ou' or 'gaussian'"),
     (partial(TrainConfig, noise_mean=math.nan), "noise_mean"),
     (partial(TrainConfig, noise_theta=math.inf), "noise_theta"),
@@ -88,17 +88,20 @@ LIBRARY_CALLS = [
     ],
     *[
         (partial(TournamentSelection, population_size=size), "population_size")
-        for size in (0, 10**9, math.nan)
+        for size in (0, 1e9, math.nan)
     ],
     (lambda: TournamentSelection().select([], np.random.default_rng(0)), "evaluate them first"),
     (
         lambda: TournamentSelection().select([make_agent()], np.random.default_rng(0)),
         "evaluate them first",
     ),
-    (partial(EvolvableMLP, 3, 0), "each size of a network must be whole and at least 1, not 0"),
+    (
+        partial(EvolvableMLP, 3, 0),
+        "each size of a network must be whole and from 1 to 1e9, not 0",
+    ),
     (partial(EvolvableMLP, 3, 1, hidden_size=()), "hidden_size must be a tuple such as (64, 64)"),
     (partial(EvolvableMLP, 3, 1, hidden_size=64), "hidden_size must be a tuple such as (64, 64)"),
-    (partial(EvolvableMLP, 3, 1, hidden_size=(8, 0)), "whole and at least 1, not 0"),
+    (partial(EvolvableMLP, 3, 1, hidden_size=(8, 0)), "whole and from 1 to 1e9, not 0"),
     (partial(EvolvableMLP, 3, 1, activation="sine"), "unknown activation 'sine', choose from relu"),
     (partial(EvolvableMLP, 3, 1, output_activation="sine"), "unknown activation 'sine'"),
     (

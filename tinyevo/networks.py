@@ -24,10 +24,10 @@ ACTIVATIONS = {"relu": F.relu, "elu": F.elu, "gelu": F.gelu, "tanh": torch.tanh}
 
 
 def check_sizes(*sizes, name="each size of a network"):
-    """Raise ValueError, which calls them by `name`, unless all are whole and at least 1."""
+    """Raise ValueError, which calls them by `name`, unless all are whole and from 1 to 1e9."""
     for size in sizes:
-        if type(size) is not int or size < 1:
-            raise ValueError(f"{name} must be whole and at least 1, not {size!r}")
+        if type(size) is not int or not 1 <= size <= 1e9:
+            raise ValueError(f"{name} must be whole and from 1 to 1e9, not {size!r}")
 
 
 @dataclass(frozen=True)

@@ -306,6 +306,18 @@ def test_with_ffmpeg_also_as_an_mp4_of_the_same_pictures_that_plays_as_long(monk
     gc.collect()
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # imageio leaves pipes open as it reads
+def test_an_mp4_of_odd_sides_lacks_a_row_and_a_column_and_nothing_is_warned_of(caplog):
+    pytest.importorskip("imageio_ffmpeg")
+    gif, video = io.BytesIO(), io.BytesIO()
+    picture = np.random.default_rng(0).integers(0, 256, (33, 47, 3), dtype=np.uint8)
+    imageio.imwrite(gif, [picture, 255 - picture], extension=".gif", duration=film.FRAME_TIME)
+    film.write_mp4(gif.getvalue(), video)
+    (width, height) = imageio.immeta(video.getvalue(), extension=".mp4", plugin="FFMPEG")["size"]
+    assert (width, height) == (46, 32) and not caplog.records
+    gc.collect()
+
+
 def test_a_run_is_filmed_with_the_scenes_the_seed_and_the_limit_that_it_has(monkeypatch):
     calls = []
     monkeypatch.setattr(film, "record_evolution", lambda *arguments: calls.append(arguments))

@@ -51,8 +51,9 @@ def write_mp4(gif, path):
     with imageio.imopen(gif, "r", plugin="pillow") as film:
         for index, frame in enumerate(film.iter()):
             time = film.metadata(index=index)["duration"]
-            frames += [frame] * round(time / FRAME_TIME)
-    form = {"extension": ".mp4", "plugin": "FFMPEG", "macro_block_size": 2}  # even sides are enough
+            height, width = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2  # it has even sides
+            frames += [frame[:height, :width]] * round(time / FRAME_TIME)
+    form = {"extension": ".mp4", "plugin": "FFMPEG", "macro_block_size": 2}
     try:
         imageio.imwrite(path, frames, fps=1000 / FRAME_TIME, **form)
     except (OSError, RuntimeError) as error:
