@@ -14,6 +14,7 @@ import probes
 import pytest
 import torch
 from common import MUTATIONS, SMALL, TINY, flat, run, same, setup, text
+from gymnasium.spaces import Box
 
 from tinyevo import train as module
 from tinyevo.buffer import ReplayBuffer
@@ -194,9 +195,18 @@ def test_each_update_has_a_batch_of_its_own_and_the_noise_of_the_slice(monkeypat
     assert len(set(map(id, generators))) == 1
 
 
+def test_actions_have_the_type_of_their_box_and_do_not_step_over_its_edges(monkeypatch):
+    box = Box(np.array([-0.1, 0.1]), np.array([0.1, 0.3]), dtype=np.float64)  # no float32 numbers
+    monkeypatch.setattr(probes.Counting, "action_space", box)
+    (agent,), memory = setup(size=1, hp=replace(SMALL, expl_noise=5.0))
+    _, records = train_member(agent, memory, TINY, seed=0)  # `Counting` refuses what is outside
+    assert (records["action"].max(axis=0) == box.high).all(), "the edge was never tried"
+    assert (records["action"].min(axis=0) == box.low).all(), "the edge was never tried"
+
+
 @pytest.mark.parametrize("updates_for, updates", [("own", 10), ("everybody", 30)])
 def test_a_member_updates_for_its_own_steps_or_for_those_of_all_three(updates_for, updates):
-    config = replace(TINY, updates_for=updates_for, max_steps=30)
+    config = replace(TINY, num_envs=2, updates_for=updates_for, max_steps=30)
     done = run(config, hp=replace(SMALL, learn_step=3))
     assert [agent.updates for agent in done.population] == [updates] * 3
     assert {agent.steps for agent in done.population} == {30}
@@ -716,9 +726,15 @@ def test_an_elite_that_is_no_better_than_the_confirmed_mean_is_not_flown_again(m
     assert len(flown) == 3 and done.best_return == 20
 
 
+def test_a_great_past_is_no_reason_to_confirm_an_elite_again(monkeypatch):
+    flown = fixed_scores(monkeypatch, [50, 10, 30], [20, 25])
+    done = run()
+    assert len(flown) == 2 * 3 and done.best_return == 25 and done.best.steps == 90
+
+
 def test_a_confirmation_is_flown_in_parts_of_all_its_episodes_each_on_seeds_of_its_own(monkeypatch):
     flown = fixed_scores(monkeypatch, [10, 20, 30], [5, 15, 25])
-    run(replace(TINY, confirm_episodes=100))
+    run(replace(TINY, num_envs=2, confirm_episodes=100))  # as many parts as members, of whom are 3
     assert [episodes for episodes, _ in flown] == [34, 33, 33] * 3
     assert len({seed for _, seed in flown}) == 9
     flown = fixed_scores(monkeypatch, [10, 20, 30], [5, 15, 25])
@@ -924,6 +940,13 @@ def test_a_slice_too_short_for_an_episode_is_warned_of_with_what_would_do(warned
         "an environment flies 4 steps in a generation, but an episode may take 5: long ones are "
         "cut off; set evo_steps to 40 or more, or train_episode_steps to 4 or less"
     )
+
+
+def test_a_run_shorter_than_an_episode_is_warned_of_with_the_setting_that_is_short(warned):
+    run(replace(SHORT, evo_steps=400, max_steps=32))
+    (warning,) = warned
+    assert "flies 4 steps in a generation, but an episode may take 5" in str(warning.message)
+    assert "set max_steps to 40 or more" in str(warning.message)
 
 
 def test_the_warning_points_to_the_call_of_train(warned):

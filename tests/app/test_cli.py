@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import sys
+from contextlib import closing
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -738,3 +739,33 @@ def test_a_folder_in_which_another_run_writes_is_refused(begun, straight, monkey
     other.close()
     call(monkeypatch, *RESUME)
     assert files(begun) == files(straight)
+
+
+def test_a_run_is_resumed_on_the_device_that_was_asked_for(begun):
+    flags = {"resume": begun, "device": "cpu:0"}
+    with closing(RunFolder(begun)) as folder:
+        resumed = options(flags, folder=folder).resumed
+    devices = {agent.device for agent in [*resumed.population, resumed.best]}
+    assert devices == {resumed.memory.device} == {torch.device("cpu:0")}
+
+
+def test_the_program_takes_one_thread_of_torch():
+    torch.set_num_threads(3)
+    try:
+        with undisturbed():
+            cli.prepare_process()
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_the_default_that_help_shows_is_that_of_the_page(monkeypatch, capsys):
+    exit_status(monkeypatch, "--help")
+    text = " ".join(capsys.readouterr().out.split())
+    page = train_lunar.SETTINGS
+    expected = {name: getattr(page.config, name) for name in ("seed", "num_envs", "max_steps")}
+    expected |= {name: getattr(page.config, name) for name in ("evo_steps", "memory_size")}
+    expected |= {"env": page.config.env_id, "pop_size": page.tournament.population_size}
+    for name, value in expected.items():
+        flag = name.replace("_", "-")
+        assert re.search(rf"--{flag} X [^(]*\(default: {value}\)", text), flag

@@ -214,6 +214,25 @@ def test_the_start_is_the_one_that_suits_the_last_elite_best(monkeypatch):
     assert len(set(tried)) > 1
 
 
+def test_the_start_suits_the_last_elite_and_not_the_first(monkeypatch):
+    starts, reset, step = [], Dots.reset, Dots.step
+
+    def spy(self, *, seed=None, options=None):
+        result = reset(self, seed=seed)
+        starts.append(self.start)
+        return result
+
+    def rewarded(self, action):  # a large start is good on the right, and bad on the left
+        obs, reward, *rest = step(self, action)
+        return obs, reward * float(action[0] - 5), *rest
+
+    monkeypatch.setattr(Dots, "reset", spy)
+    monkeypatch.setattr(Dots, "step", rewarded)
+    filmed([Member(1)], [Member(8)])
+    tried, flown = starts[: film.STARTS], starts[film.STARTS :]
+    assert set(flown) == {max(tried)} != {min(tried)}
+
+
 def test_equal_agents_make_equal_bytes_and_environments_are_closed():
     files, before = [io.BytesIO(), io.BytesIO()], Dots.open_ones
     for file in files:
@@ -227,9 +246,10 @@ def test_a_film_may_be_one_picture():
     assert len(frames) == 1 and durations == [film.FRAME_TIME + film.PAUSE]
 
 
-def test_a_limit_of_the_length_holds():
-    frames, _ = filmed([Member(2)], max_steps=4)
-    assert len(frames) == 2
+def test_a_flight_that_a_limit_cuts_off_is_seen_to_its_last_step():
+    frames, _ = filmed([Member(2)], max_steps=6)
+    assert len(frames) == 3  # after the steps 1, 4 and 6
+    assert near(colour(frames[-1], 2, row_of(6)), DOT)
 
 
 def test_pictures_that_change_their_size_are_named_and_the_environment_closed(monkeypatch):

@@ -267,3 +267,15 @@ def test_the_picture_is_the_same_whatever_settings_matplotlib_has():
         plot_evolution(HISTORY, pictures[1])
         assert dict(matplotlib.rcParams) == before
     assert pictures[0].getvalue() == pictures[1].getvalue()
+
+
+def test_an_elite_or_a_spared_one_in_the_winners_line_is_no_mutation_to_be_named(monkeypatch):
+    history = [
+        row(0, 0, None, "none", "none", 1.0, elite=True),
+        row(1, 0, None, "spared", "spared", 2.0, elite=True),
+        row(2, 0, None, "elite", "elite", 3.0, elite=True),
+    ]
+    texts = [text.get_text() for text in family(history, monkeypatch).texts]
+    assert texts == ["0"] * 3
+    dashed = [line.get_linestyle() for line in family(history, monkeypatch).lines[-2:]]
+    assert dashed == ["--", "--"]

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -132,3 +133,17 @@ def test_a_warning_is_one_line_without_colours(monkeypatch, message, line):
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # and back again
     report.plain_warnings()
     assert warnings.formatwarning(UserWarning(message), UserWarning, "file.py", 1) == line
+
+
+def test_the_call_that_gives_the_score_again_has_the_limit_of_evaluations_not_of_training(capsys):
+    config = replace(TINY, eval_steps=7, train_episode_steps=5)
+    report.show_score(run(), config, 5, np.array([1.0]))
+    assert "episodes=1, seed=5, max_steps=7)\n" in capsys.readouterr().out
+
+
+def test_the_best_agent_is_told_by_its_own_steps_though_the_run_went_on():
+    done = run()
+    best = done.best.clone()
+    best.id, best.steps = 7, 30
+    assert done.steps == 90
+    assert report.best_agent(replace(done, best=best)) == "agent 7 after 30 steps"

@@ -58,6 +58,13 @@ def test_the_film_is_a_part_of_the_page(history, tmp_path):
     assert data(page(history, *files))["film"] == "data:image/gif;base64,R0lGODlh"
 
 
+def test_the_film_of_the_evolution_is_on_the_page_and_not_that_of_the_lander(history, tmp_path):
+    files = [tmp_path / name for name in ("evolution.gif", "lander.gif")]
+    for path, data_of in zip(files, (b"GIF89a", b"GIF87a")):
+        path.write_bytes(data_of)
+    assert data(page(history, *files))["film"] == "data:image/gif;base64,R0lGODlh"
+
+
 def test_no_text_of_a_run_can_end_the_script(history):
     evil = [row | {"mutation": EVIL} for row in history]
     text = page(evil)

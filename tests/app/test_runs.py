@@ -284,13 +284,14 @@ def test_a_run_has_begun_once_it_is_saved(folder):
         assert not other.begun  # what is wrong with a resumed run is refused and changes nothing
 
 
-def test_a_run_may_be_resumed_on_a_device(folder, done):
+def test_a_resumed_run_lives_on_the_device_that_was_asked_for(folder, done):
     folder.save(done, SETTINGS)
     folder.close()
+    device = torch.device("cpu:0")  # another one than "cpu", and everywhere
     with closing(RunFolder(folder.path)) as other:
-        back, _ = other.load(torch.device("cpu"))
-    devices = {agent.device for agent in [*back.population, back.best]}
-    assert devices == {back.memory.device} == {torch.device("cpu")}
+        back, _ = other.load(device)
+    devices = [agent.device for agent in [*back.population, back.best]]
+    assert devices == [device] * 4 and back.memory.device == device
 
 
 def test_a_folder_without_a_run_says_which_file_is_missing(tmp_path):

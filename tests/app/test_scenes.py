@@ -106,3 +106,12 @@ def test_of_a_file_that_holds_no_scenes_one_line_warns_and_the_film_begins_anew(
         checkpoint.save(make_agent().state() if damage == "an agent" else damage, path)
     with pytest.warns(UserWarning, match=r"scenes.pt: .*; the film of the evolution begins anew"):
         assert load_scenes(path) == []
+
+
+def test_who_is_fittest_is_up_to_the_last_fitness_and_not_to_a_great_past():
+    agents = population(0.0, 0.0, 0.0)
+    for agent, own in zip(agents, ([900.0, 1.0], [-900.0, 3.0], [0.0, 2.0])):
+        agent.fitness = own
+    (scene,) = keep_scenes([], generation(1, agents))
+    assert [policy["record"]["id"] for policy in scene["policies"]] == [1, 2, 0]
+    assert scene["caption"].startswith("generation 1    fitness 3\n")

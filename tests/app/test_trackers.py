@@ -120,9 +120,9 @@ def test_a_run_begins_its_record_tells_each_generation_adds_its_pictures_and_end
     assert [steps for name, steps, _ in notes.points if name == "confirmed"] == [240]
 
 
-def test_a_run_that_is_refused_ends_no_record(notes, monkeypatch):
+def test_a_run_that_is_refused_after_its_tracker_was_found_ends_no_record(notes, monkeypatch):
     with pytest.raises(SystemExit):
-        call(monkeypatch, *ARGUMENTS, "--max-steps", "0")
+        call(monkeypatch, *ARGUMENTS, "--workers", "0")
     assert notes.notes == []
 
 
