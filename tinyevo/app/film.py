@@ -51,7 +51,7 @@ def write_mp4(gif, path):
     with imageio.imopen(gif, "r", plugin="pillow") as film:
         for index, frame in enumerate(film.iter()):
             time = film.metadata(index=index)["duration"]
-            height, width = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2  # it has even sides
+            height, width = (side // 2 * 2 for side in frame.shape[:2])  # both must be even
             frames += [frame[:height, :width]] * round(time / FRAME_TIME)
     form = {"extension": ".mp4", "plugin": "FFMPEG", "macro_block_size": 2}
     try:
