@@ -319,8 +319,9 @@ ARGUMENTS = """env env_name algo pop memory INIT_HP MUT_P init_hp mut_p swap_cha
 eval_steps eval_loop learning_delay eps_start eps_end eps_decay target n_step per n_step_memory tournament
 selection_strategy mutation checkpoint checkpoint_path overwrite_checkpoints save_elite elite_path wb
 tensorboard tensorboard_log_dir verbose accelerator wandb_api_key wandb_kwargs"""
-METHODS = """get_action set_training_mode reset_action_noise learn test add sample select mutation
-save_checkpoint load_checkpoint"""
+CALLED = """get_action set_training_mode reset_action_noise learn test add sample select mutation
+save_checkpoint load_checkpoint clone create_population population make_vect_envs"""
+REMEMBERED = "index mut steps fitness scores"
 
 
 TEXT = TUTORIAL.read_text() if TUTORIAL.exists() else ""
@@ -364,7 +365,9 @@ def test_the_family_tree_is_that_of_the_recorded_run():
 
 
 def test_every_name_of_the_source_is_in_the_table_and_no_other():
-    assert foreign_names(TEXT) == set(f"{INIT_HP} {MUT_P} {ARGUMENTS} {METHODS}".split())
+    assert foreign_names(TEXT) == set(
+        f"{INIT_HP} {MUT_P} {ARGUMENTS} {CALLED} {REMEMBERED}".split()
+    )
 
 
 def test_every_link_into_the_text_leads_to_a_title():

@@ -8,8 +8,8 @@ moment; it only gives the next updates more to work with (`add_layer` says what 
 The idea is that of Net2Net (Chen et al. 2016); SEARL (Franke et al. 2021) draws random weights.
 
 Mirrors the tutorial's section "Evolvable networks".
-Leaves out: convolutions, which are in images.py; recurrence and normalisation layers (for what
-layer norm does to a critic on LunarLander, see issue 468 of AgileRL).
+Leaves out: convolutions, which are in images.py; recurrence and normalisation layers (what these
+did to a critic on LunarLander is told in issue 468 of AgileRL).
 Needs: nothing else.
 """
 
@@ -81,7 +81,10 @@ def draw_layer(ensemble, fan_in, fan_out, generator):
 
 
 def add_inputs(weight, n):
-    """The weights of a layer that reads `n` more inputs, and makes nothing of them yet."""
+    """The weights of a layer that reads `n` more inputs, and makes nothing of them yet.
+
+    Shapes are as in `add_units`.
+    """
     return F.pad(weight, [0, 0] * (weight.dim() - 2) + [0, n])
 
 
@@ -105,7 +108,10 @@ def add_units(weights, biases, layer, n, rng):
 
 
 def remove_units(weights, biases, layer, n, rng):
-    """The weights and biases of all layers when one of them loses `n` units, drawn with `rng`."""
+    """The weights and biases of all layers when one of them loses `n` units, drawn with `rng`.
+
+    Shapes are as in `add_units`. Raises ValueError if `n` is below 0.
+    """
     if n < 0:
         raise ValueError(f"{n} of a layer's units cannot be removed")
     weights, biases = list(weights), list(biases)
@@ -119,7 +125,7 @@ def remove_last(weights, biases):
     """The weights and biases of all layers without the last hidden one.
 
     The output's weights stay with the unit of the same index; units that have no counterpart in the
-    removed layer get zeros.
+    removed layer get zeros. Shapes are as in `add_units`.
     """
     *weights, removed, outgoing = weights
     *biases, _, last = biases
