@@ -290,7 +290,8 @@ def write_rows(rows):
 def report(rows):
     """The tables of RESULTS.md, as text: what each arm needs, and how evolution compares.
 
-    They are compared when all seeds of all arms have flown: who tests on the way finds something.
+    They are compared when all seeds of all arms have flown: tests on the way find what is not
+    there.
     """
     lines = []
     for question, title in QUESTIONS.items():
@@ -351,7 +352,7 @@ def rival_table(arms):
                 share, low, high = share_sooner(own, rows, count)
                 pairs = f"sooner in {share:.0%} of pairs, {low:.0%} to {high:.0%}"
                 statistic, p = logrank(own, rows, count)
-                place = "ahead" if statistic > 0 else "behind"
+                place = {1: "ahead", 0: "level", -1: "behind"}[np.sign(statistic)]
                 cells.append(f"{place}, {p:.3g} ({pairs})")
             cells += [f"{test(own, rows):.3g}" for test in (fisher, mannwhitney)]
             lines.append(f"| {' | '.join(cells)} |")
@@ -393,10 +394,13 @@ def median_interval(values, draws=10_000):
 def logrank(own, rival, count="steps"):
     """A log-rank test of the steps, or of other costs, to a landing: (statistic, p-value).
 
-    Runs without one are censored. The statistic is above 0 if `own` lands sooner.
+    Runs without one are censored. The statistic is above 0 if `own` lands sooner, and 0 where
+    nobody lands.
     """
     from scipy import stats
 
+    if not any(row["landed"] for row in (*own, *rival)):
+        return 0.0, 1.0
     samples = []
     for rows in (own, rival):
         ended = [row[count] for row in rows if row["landed"]]
@@ -460,7 +464,8 @@ def main():
     parser.add_argument("--workers", type=tables.positive, default=2, help="processes (default: 2)")
     parser.add_argument("--report", action="store_true", help="fly nothing")
     args = parser.parse_args()
-    if unknown := set(args.seeds or ()).difference(*map(SEEDS.get, args.questions)):
+    unknown = set(args.seeds or ()).difference(*map(SEEDS.get, args.questions))
+    if unknown:
         parser.error(f"no question that is asked has the seed {min(unknown)}")
     rows = read_rows()
     done = set(map(key, rows))

@@ -16,6 +16,7 @@ import shutil
 import time
 from concurrent.futures import as_completed
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
@@ -148,11 +149,12 @@ def fly_theirs(name, seed):
         agent.set_random_seed(config.derived_seed(TRAIN, agent.num_timesteps // every))
     while agent.num_timesteps < most and progress["best"] < config.target:
         began = time.process_time()
-        look = agent.num_timesteps // every
+        turn = agent.num_timesteps // every
         agent.learn(min(every, most - agent.num_timesteps), reset_num_timesteps=False)
-        tested, confirming = (config.derived_seed(use, look) for use in (EVALUATE, CONFIRM))
-        if evaluate(Greedy(agent), config.env_id, 10, tested).mean() > progress["best"]:
-            returns = evaluate(Greedy(agent), config.env_id, 100, confirming)
+        tested, confirming = (config.derived_seed(use, turn) for use in (EVALUATE, CONFIRM))
+        look = partial(evaluate, Greedy(agent), config.env_id, max_steps=config.eval_steps)
+        if look(config.eval_episodes, tested).mean() > progress["best"]:
+            returns = look(config.confirm_episodes, confirming)
             progress["best"] = max(progress["best"], float(returns.mean()))
         progress["seconds"] += time.process_time() - began
         keep(path, agent, progress)

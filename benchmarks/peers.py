@@ -4,12 +4,15 @@ Stable-Baselines3's TD3 and SAC have the hyper-parameters that RL Baselines3 Zoo
 (`hyperparams/td3.yml` and `sac.yml`, commit 22e3ff2), AgileRL those of its tutorial, and tinyevo
 those of `train_lunar.py` with two workers. One rule for all: after every 5,000 steps, or a
 generation where there are generations, the greedy policy flies ten episodes; where it is better
-than before, a hundred fresh episodes confirm it; a run ends at a confirmed mean of 200, or after 40
-minutes. All looking counts. One run after another, each with the cores to itself. `peers.csv` gets
-a row for each, and what is there is not flown again. Needs `stable-baselines3` and `agilerl`.
+than before, a hundred fresh episodes confirm it; a run ends at a confirmed mean of 200, after 40
+minutes, or after all steps that its settings have: 300,000 of TD3's and 500,000 of SAC's by Zoo,
+1,000,000 of each member otherwise. All looking counts. In the end the best confirmed policy flies.
+One run after another, each with the cores to itself. `peers.csv` gets a row for each, and what is
+there is not flown again. Needs `stable-baselines3` and `agilerl`.
 """
 
 import argparse
+import copy
 import math
 import os
 import sys
@@ -58,24 +61,35 @@ class Ended(Exception):
 
 
 class Look:
-    """Looks at a program's agent now and then, by the rule of all; `best` is what it confirmed."""
+    """Looks at a program's agent now and then, by the rule of all.
+
+    `policy` is the best confirmed so far, and `best` the mean return that confirmed it.
+    """
 
     def __init__(self, seed):
         self.config = replace(SETTINGS.config, seed=seed)
-        self.best, self.count, self.steps, self.policy = -math.inf, 0, 0, None
-        self.began = time.perf_counter()
+        self.best, self.policy, self.count, self.steps = -math.inf, None, 0, 0
+
+    def start(self):
+        """A program that has been imported begins its run: now its time counts."""
+        self.began, self.processor = time.perf_counter(), processor()
 
     def __call__(self, policy, steps):
-        """Look at a policy after so many steps; raise `Ended` where the run ends."""
+        """Look after so many steps at a policy that learns no more; raise `Ended` at the end."""
         seeds = [self.config.derived_seed(use, self.count) for use in (EVALUATE, CONFIRM)]
         self.count += 1
         if evaluate(policy, ENV, 10, seeds[0]).mean() > self.best:
-            self.best = max(self.best, evaluate(policy, ENV, 100, seeds[1]).mean())
-        self.note(policy, steps)
+            self.note(policy, evaluate(policy, ENV, 100, seeds[1]).mean())
+        self.go_on(steps)
 
-    def note(self, policy, steps):
+    def note(self, policy, mean):
+        """Note a policy that a hundred episodes confirmed."""
+        if mean > self.best:
+            self.policy, self.best = policy, mean
+
+    def go_on(self, steps):
         """Note how far the run is; raise `Ended` where it ends."""
-        self.policy, self.steps = policy, steps
+        self.steps = steps
         if self.best >= TARGET or time.perf_counter() - self.began > 60 * MINUTES:
             raise Ended
 
@@ -89,9 +103,10 @@ def fly_tinyevo(look):
     run = Run(population, ReplayBuffer(config.memory_size, *spaces))
 
     def on_generation(run):
-        look.best = run.best_return
-        look.note(run.best, run.steps * size)
+        look.note(run.best, run.best_return)
+        look.go_on(run.steps * size)
 
+    look.start()
     with worker_pool(2) as pool:
         parts = SETTINGS.tournament, SETTINGS.mutations, config
         train(run, *parts, map=pool.map, on_generation=on_generation)
@@ -106,7 +121,7 @@ def fly_stable_baselines(look, name):
     class Looking(BaseCallback):
         def _on_step(self):
             if self.num_timesteps % EVERY == 0:
-                look(Greedy(self.model), self.num_timesteps)
+                look(Greedy(copy.deepcopy(self.model.policy)), self.num_timesteps)
             return True
 
     own = {
@@ -136,6 +151,7 @@ def fly_stable_baselines(look, name):
         device="cpu",
         **own[name],
     )
+    look.start()
     agent.learn({"TD3": 300_000, "SAC": 500_000}[name], Looking())
 
 
@@ -166,7 +182,7 @@ def fly_agilerl(look):
         def select(self, population):
             self.generation += 1
             fittest = max(population, key=lambda agent: agent.fitness[-1])
-            look(Policy(fittest), self.generation * 10_000 * len(population))
+            look(Policy(fittest.clone()), self.generation * 10_000 * len(population))
             return super().select(population)
 
     np.random.seed(look.config.seed)
@@ -216,6 +232,7 @@ def fly_agilerl(look):
         rand_seed=look.config.seed,
         device="cpu",
     )
+    look.start()
     train_off_policy(
         env=envs,
         env_name=ENV,
@@ -250,10 +267,10 @@ def processor():
 
 def fly(who, seed):
     """A row of the table."""
-    look, before = Look(seed), processor()
+    look = Look(seed)
     with suppress(Ended):
         PROGRAMS[who](look)
-    clock, seconds = time.perf_counter() - look.began, processor() - before
+    clock, seconds = time.perf_counter() - look.began, processor() - look.processor
     final = evaluate(look.policy, ENV, 100, look.config.derived_seed(SCORE)).mean()
     landed = "yes" if look.best >= TARGET else "no"
     numbers = f"{clock:.0f}", f"{seconds:.0f}", f"{look.best:.1f}", f"{final:.1f}"

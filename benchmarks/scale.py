@@ -45,14 +45,14 @@ COLUMNS = (
 )
 
 
-def fly(size, drawn, steps, seed=0):
+def fly(size, drawn, steps):
     """What one generation of a new population of this size takes: a row of the table."""
     changes = {"evo_steps": steps, "max_steps": steps, "num_envs": 8, "updates_for": "own"}
-    config = replace(SETTINGS.config, **changes, seed=seed)
+    config = replace(SETTINGS.config, **changes)
     spaces = find_spaces(config.env_id)
     network = vars(SETTINGS.network)
     space = SETTINGS.mutations.hp_space if drawn else {}
-    population = create_population(size, *spaces, SETTINGS.hp, seed, space, **network)
+    population = create_population(size, *spaces, SETTINGS.hp, config.seed, space, **network)
     seconds, sent = [], []
 
     def timed(function, *arguments):
@@ -79,7 +79,7 @@ def fly(size, drawn, steps, seed=0):
 
 
 def computed(row):
-    """Where a generation's time goes on the cluster: (what, seconds) each.
+    """Where a generation's time goes on the cluster: a dict of seconds by what they go to.
 
     The population of `row` stands for all: its mean and its slowest member; what one process does
     is in proportion to the members. Each process gets the memory once.

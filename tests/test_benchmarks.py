@@ -83,6 +83,8 @@ def test_steps_are_compared_by_a_log_rank_test_in_which_other_runs_are_censored(
     assert statistic > 0 and p < 0.01
     assert learning.logrank(rival, own) == (pytest.approx(-statistic), pytest.approx(p))
     assert learning.logrank(own, own) == (pytest.approx(0), pytest.approx(1))
+    nobody = rows("single", [None, None])
+    assert learning.logrank(nobody, nobody) == (0, 1)
 
 
 def test_a_report_has_a_table_of_arms_and_a_table_of_rivals(learning, monkeypatch):
@@ -95,6 +97,9 @@ def test_a_report_has_a_table_of_arms_and_a_table_of_rivals(learning, monkeypatc
     monkeypatch.setattr(learning, "ARMS", {"evolution": None, "single": None})
     text = learning.report(own + rival)
     assert "| evolution against | " in text and "### U" not in text
+    assert "| single | ahead, " in text
+    own, rival = rows("evolution", [None] * 3), rows("single", [None] * 3)
+    assert "| single | level, 1 (" in learning.report(own + rival)
     assert re.search(r"\| ahead, [\d.]+ \(sooner in 100% of pairs, 100% to 100%\)", text)  # steps
     assert "(sooner in 67% of pairs, " in text  # in updates, of which all made as many
 
@@ -163,7 +168,9 @@ def test_a_survival_curve_rises_at_each_landing_and_names_do_not_cover_each_othe
 def tiny(learning, tmp_path, monkeypatch):
     """`benchmarks/learning.py` whose runs take a moment, in a folder of their own."""
     config = replace(TINY, memory_size=100, updates_for="everybody")
-    settings = replace(learning.SETTINGS["G"], config=config)
+    page = learning.SETTINGS["G"]
+    network, hp = replace(page.network, hidden_size=(8,)), replace(page.hp, batch_size=8)
+    settings = replace(page, config=config, network=network, hp=hp)
     monkeypatch.setattr(learning, "SETTINGS", {"G": settings})
     monkeypatch.setattr(learning, "STEPS", 120)
     monkeypatch.setattr(learning, "HERE", tmp_path)
@@ -320,14 +327,15 @@ def look(monkeypatch):
     """A function of (mean fitness, mean confirmed): `peers.Look` looks at such an agent."""
     peers = benchmark("peers", monkeypatch)
     looking, flights = peers.Look(0), []
+    looking.start()
 
-    def look_at(fitness, confirmed, steps=0):
+    def look_at(fitness, confirmed, steps=0, policy=None):
         def evaluate(policy, env_id, episodes, seed):
             flights.append((episodes, seed))
             return np.full(episodes, fitness if episodes == 10 else confirmed)
 
         monkeypatch.setattr(peers, "evaluate", evaluate)
-        looking(None, steps)
+        looking(policy, steps)
         return looking
 
     look_at.flights, look_at.peers = flights, peers
@@ -340,6 +348,14 @@ def test_other_programs_are_confirmed_where_they_are_better_than_before_on_fresh
     assert look(-40.0, -70.0).best == -50, "a lucky one does not take the place of a better one"
     assert [episodes for episodes, _ in look.flights] == [10, 100, 10, 10, 100]
     assert len({seed for _, seed in look.flights}) == 5
+
+
+def test_the_best_confirmed_policy_of_other_programs_is_kept(look):
+    look(-100.0, -50.0, 5_000, "good")
+    assert look(-40.0, -70.0, 10_000, "lucky").policy == "good"
+    assert look(-60.0, 999.0, 15_000, "worse").policy == "good"
+    kept = look(-30.0, -20.0, 20_000, "better")
+    assert (kept.policy, kept.best, kept.steps) == ("better", -20, 20_000)
 
 
 def test_a_program_has_landed_at_a_confirmed_mean_of_200(look):

@@ -200,6 +200,16 @@ def test_a_single_transition_without_a_batch_axis_is_refused():
     assert len(memory) == 0
 
 
+@pytest.mark.parametrize("name", ["obs", "action", "next_obs"])
+def test_one_observation_or_action_for_a_whole_batch_is_refused(name):
+    given = dict(zip(Batch._fields, transitions(0, 3)))
+    given[name] = given[name][0]
+    memory = filled(10)
+    with pytest.raises(ValueError, match=rf"{name} must be \(3, .*for 3 rewards"):
+        memory.add(**given)
+    assert len(memory) == 0
+
+
 def test_an_empty_memory_says_so():
     with pytest.raises(ValueError, match="empty"):
         filled(10).sample(1, np.random.default_rng(0))

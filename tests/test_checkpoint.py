@@ -279,6 +279,16 @@ def test_what_is_loaded_can_be_built_into_something_or_the_file_cannot_be_loaded
         load(path, lambda state: state["weights"])
 
 
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
+def test_a_lack_of_memory_is_not_taken_for_a_foreign_file(tmp_path, error):
+    def build(state):
+        raise error("out of memory")
+
+    save({"number": 3}, tmp_path / "state.pt")
+    with pytest.raises(error):
+        load(tmp_path / "state.pt", build)
+
+
 def test_a_saved_file_replaces_the_old_one_and_has_ordinary_rights(tmp_path):
     path = tmp_path / "state.pt"
     save({"generation": 1}, path)

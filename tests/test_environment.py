@@ -66,7 +66,7 @@ FAULTS = {
     "reward nan": "returned the reward nan",
     "reward -inf": "returned the reward -inf",
     # Finite, but not as float32, in which it would be stored
-    "reward 1e39": "returned the reward 1e+39",
+    "reward 1e39": "returned the reward 1e+39, not finite in float32,",
     "observation nan": "returned the observation [",
     "observation inf": "returned the observation [",
 }
@@ -135,7 +135,7 @@ def wrong(at_reset=None, **in_step):
         (GeneratorExit(), r"raised GeneratorExit\(\)"),
         (StopIteration(), r"raised StopIteration\(\)"),
         (Mute(), "raised Mute without a repr"),
-        (np.full(3, np.nan), r"returned the observation \[nan nan nan\]"),
+        (np.full(3, np.nan), r"returned the observation \[nan nan nan\], not finite in float32,"),
         (np.zeros(4), r"said that its observation has shape \(3,\), but returned \(4,\)"),
         (np.zeros((3, 1)), r"said that its observation has shape \(3,\), but returned \(3, 1\)"),
         ("north", "returned the observation 'north', which is not of float32"),
@@ -291,7 +291,8 @@ def test_the_steps_are_those_of_the_episode_in_which_the_environment_fails():
         env.step(ACTION)
     env.reset(seed=9)
     env.env.in_step = {"reward": np.nan}
-    with pytest.raises(gym.error.Error, match="returned the reward nan in step 1 of an episode"):
+    fault = "returned the reward nan, not finite in float32, in step 1 of an episode"
+    with pytest.raises(gym.error.Error, match=fault):
         env.step(ACTION)
 
 

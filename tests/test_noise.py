@@ -107,3 +107,5 @@ def test_noise_is_made_by_its_kind():
     assert np.array_equal(
         walk(make_noise("ou", *settings), 5), walk(OrnsteinUhlenbeckNoise(*settings), 5)
     )
+    with pytest.raises(ValueError, match="noise must be 'ou' or 'gaussian', not 'gausian'"):
+        make_noise("gausian", *settings)

@@ -94,6 +94,16 @@ def test_a_population_of_nobody_is_refused(size):
         create(size)
 
 
+@pytest.mark.parametrize("name, limits, words", [
+    ("lr", RLParameter(0.1, 0.2), "hp_space has 'lr', choose from lr_actor, lr_critic, "),
+    ("batch_size", RLParameter(8, 64), "hp_space.batch_size: batch_size must be a whole number"),
+    ("gamma", RLParameter(0.5, 2), "hp_space.gamma: gamma must be a number from 0 to 1, not 2.0"),
+])  # fmt: skip
+def test_a_range_that_hyper_parameters_do_not_allow_is_refused(name, limits, words):
+    with pytest.raises(ValueError, match=words):
+        create(2, drawn_from={name: limits})
+
+
 def test_spaces_that_td3_cannot_handle_are_refused():
     with pytest.raises(ValueError, match="vectors"):
         create_population(2, OBSERVATIONS, Discrete(2))

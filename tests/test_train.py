@@ -903,11 +903,25 @@ def test_a_run_that_flew_no_whole_steps_of_so_many_environments_is_refused():
         run(replace(TINY, num_envs=4), start=start)
 
 
-def test_a_hyper_parameter_to_be_mutated_that_there_is_not_is_refused_before_it_flies():
+@pytest.mark.parametrize("space, words", [
+    ({"gama": RLParameter(0.5, 0.9)}, "hp_space has 'gama', choose from lr_actor, "),
+    ({"batch_size": RLParameter(8, 64)}, "hp_space.batch_size: .* whole number .*, not 8.0"),
+])  # fmt: skip
+def test_what_no_agent_has_or_may_have_is_refused_before_it_flies(space, words):
     population, memory = setup()
-    mutations = Mutations(hp_space={"gama": RLParameter(0.5, 0.9)})
-    with pytest.raises(ValueError, match="hp_space has 'gama', which no agent has"):
-        train(Run(population, memory), TournamentSelection(2, True, 3), mutations, TINY)
+    mutations = Mutations(hp_space=space)
+    generations = []
+    with pytest.raises(ValueError, match=words):
+        train(Run(population, memory), TournamentSelection(2, True, 3), mutations, TINY,
+              on_generation=generations.append)  # fmt: skip
+    assert generations == []
+
+
+def test_an_environment_that_there_is_not_is_refused_with_a_target_too():
+    population, memory = setup()
+    config = replace(TINY, env_id="Nowhere-v0", target=1)
+    with pytest.raises(ValueError, match="there is no environment 'Nowhere-v0' here"):
+        train(Run(population, memory), TournamentSelection(2, True, 3), MUTATIONS, config)
 
 
 def test_if_all_diverge_the_run_says_so():

@@ -338,7 +338,7 @@ def test_the_film_of_the_evolution_is_small_and_short_enough_for_a_page(quick):
 
 
 def test_each_generation_is_shown_at_once_through_a_pipe(tmp_path):
-    script = start(tmp_path, *COUNTING, "--max-steps", "1e9", "--out", "run")
+    script = start(tmp_path, *COUNTING, "--max-steps", "1e9", *SWIFT)
     read_until(script, "best confirmed")
     assert script.poll() is None
     kill_group(script)

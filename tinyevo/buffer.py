@@ -34,7 +34,7 @@ class ReplayBuffer:
     their spaces, rewards are float32.
 
     Args:
-        capacity: how many transitions fit.
+        capacity: how many transitions fit, at least 1, else ValueError.
         observation_space, action_space: the `Box`es of one environment.
         device: where `sample` puts its tensors.
 
@@ -69,10 +69,16 @@ class ReplayBuffer:
             obs, next_obs: (batch, *obs_shape).
             action: (batch, act_dim), in the environment's units.
             reward, terminated: (batch,).
+
+        Raises ValueError for observations and actions of other shapes.
         """
         records = np.zeros(len(reward), dtype=self.storage.dtype)
-        records["obs"], records["next_obs"] = obs, next_obs
-        records["action"] = action
+        for name, values in {"obs": obs, "action": action, "next_obs": next_obs}.items():
+            # Without this, numpy would give all rows one observation that lacks the batch axis.
+            if np.shape(values) != records[name].shape:
+                what = f"{name} must be {records[name].shape}, not {np.shape(values)}"
+                raise ValueError(f"{what}, for {len(reward)} rewards")
+            records[name] = values
         records["reward"][:, 0] = reward
         records["terminated"][:, 0] = terminated
         self.extend(records)

@@ -91,7 +91,8 @@ def write(path, data):
     written; the old file is still there then.
     """
     path, temporary = Path(path), Path(f"{path}.tmp")
-    if path.is_file() and path.read_bytes() == data:
+    # Sizes first: a large file that has grown, as a memory does, need not be read.
+    if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
         temporary.unlink(missing_ok=True)  # an earlier write that was killed may have left one
         return
     try:
@@ -117,12 +118,15 @@ def load(path, build=lambda state: state):
     """Read a state written by `save`, and return what `build` makes of it.
 
     Raises ValueError, naming the file, on anything that is damaged, foreign, or not what `build`
-    can use.
+    can use; OSError if it cannot be read, MemoryError or `torch.OutOfMemoryError` if it is too
+    large for this machine.
     """
     data = Path(path).read_bytes()
     try:
         return build(loads(data))
     except ValueError as error:
         raise ValueError(f"cannot load {path}: {error}") from error
+    except (MemoryError, torch.OutOfMemoryError):
+        raise  # nothing is wrong with the file
     except Exception as error:  # a foreign file can fail in a dozen ways
         raise ValueError(f"cannot load {path}: it holds something else ({error!r})") from error

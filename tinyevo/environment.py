@@ -20,10 +20,10 @@ class Guarded(gym.Wrapper):
 
     Raises `gymnasium.error.Error`, naming the environment and the step of the episode, if the
     environment raises anything but KeyboardInterrupt, or if it returns an observation or a reward
-    that is not finite or has another shape or kind than its spaces say. What it returns is copied,
-    and so is the action: it may write into its own arrays and into those that it is given. Its
-    infos are left out: nobody here reads them, and they may be anything. Observations that are no
-    arrays, such as a `Dict` or a `Tuple` of spaces, are flattened into vectors.
+    that is not finite in float32 or has another shape or kind than it says. What it returns is
+    copied, and so is the action: it may write into its own arrays and into those that it is given.
+    Its infos are left out: nobody here reads them, and they may be anything. Observations that are
+    no arrays, such as a `Dict` or a `Tuple` of spaces, are flattened into vectors.
     """
 
     taken = 0  # steps of the episode
@@ -97,7 +97,7 @@ class Guarded(gym.Wrapper):
         if array.shape != shape:
             raise self._fault(f"said that its {name} has shape {shape}, but returned {array.shape}")
         if not np.isfinite(single).all():
-            raise self._fault(f"returned the {name} {value}")
+            raise self._fault(f"returned the {name} {value}, not finite in float32,")
         return array
 
     def _fault(self, what, where=None):
@@ -169,11 +169,10 @@ def can_render(env_id):
 
 
 def episode_limit(env_id):
-    """The environment's own limit of an episode's length in steps, or None.
-
-    Raises `gymnasium.error.Error` if it cannot be made.
+    """The environment's own limit of an episode's length in steps, or None; ValueError if there is
+    no such environment.
     """
-    with make_env(env_id) as env:
+    with _open(env_id) as env:
         return env.spec.max_episode_steps
 
 

@@ -51,8 +51,8 @@ def evaluate(agent, env_id, episodes, seed, max_steps=None):
 
 
 def episode_seeds(seed, episodes):
-    """The seeds with which `episodes` episodes start: as many whole numbers, from one.
+    """The seeds with which `episodes` episodes start, made of `seed`: a list of whole numbers.
 
-    Neighbouring seeds give unrelated episodes.
+    Neighbouring values of `seed` give unrelated episodes.
     """
     return np.random.SeedSequence(seed).generate_state(episodes).tolist()

@@ -1,4 +1,4 @@
-"""Observations that are pictures: a convolutional encoder in front of the perceptron, as evolvable.
+"""Observations that are pictures: an evolvable convolutional encoder in front of the perceptron.
 
 The first layers each halve a picture, and stay. Behind them layers come and go that keep its size,
 so no edit can shrink a map of features to nothing. As in networks.py an edit returns a new network
@@ -73,7 +73,8 @@ class CNNConfig(MLPConfig):
     @property
     def image_size(self):
         """Channels, height and width of an image."""
-        return tuple(channels_first(torch.empty(0, *self.image_shape)).shape[1:])
+        none = torch.empty(0, *self.image_shape)  # no pictures, but of this shape
+        return tuple(channels_first(none).shape[1:])
 
     @property
     def pixels(self):

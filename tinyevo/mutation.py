@@ -2,15 +2,15 @@
 
 Every child gets at most one mutation, of a kind drawn by relative weights: none, its architecture,
 the weights of its policy, its activation, or one of its hyper-parameters (SEARL, Franke et al.
-2021, section 4). A sixth kind, a restart, makes a newcomer of it: all its hyper-parameters move,
-and fresh networks learn from what everybody has seen. What was learned early, from little
+2021, section 4). A sixth kind, a restart, makes a newcomer of it: all hyper-parameters that evolve
+move, and fresh networks learn from what everybody has seen. What was learned early, from little
 experience, can keep a network from learning better (Nikishin et al. 2022). A kind that cannot
 apply, such as another activation where only one is allowed, is drawn again among the others;
 `agent.mutation_kind` and `agent.mutation` say what happened.
 
 One rule covers the optimisers and targets: a network that was replaced gets fresh ones (all
-networks after a restart or a mutation of the architecture or activation, the policy alone after one
-of its weights), a new hyper-parameter keeps everything.
+networks after a restart or a mutation of the architecture or activation, after one of the weights
+the policy alone), a new hyper-parameter keeps everything.
 
 Mirrors the tutorial's section "Tournament selection and mutation".
 Leaves out: crossover, self-adapting mutation rates, and mutation of the noise and the algorithm.
@@ -47,9 +47,9 @@ class RLParameter:
     """The range of one evolvable hyper-parameter, and the two factors by which it moves.
 
     `dtype` is int or float; the range of an int has whole ends, not below 0. `min` is at most
-    `max`, `shrink_factor` is between 0 and 1, `grow_factor` above 1; else ValueError. The default
-    factors are each other's inverse: with 0.8 and 1.2 a walk would drift to its lower bound,
-    because one step down and one step up lose 4 %.
+    `max`, and both are at most 1e9; `shrink_factor` is from 0.001 to 0.999, `grow_factor` from
+    1.001 to 1000; else ValueError. The default factors are each other's inverse: with 0.8 and 1.2 a
+    walk would drift to its lower bound, because one step down and one step up lose 4 %.
     """
 
     min: float
@@ -146,9 +146,9 @@ class Mutations:
         hp_space: which hyper-parameters evolve, by name, and in which `RLParameter` range.
         mutate_elite: whether the elite that selection carried over is mutated too.
 
-    Raises ValueError for values outside these ranges: weights from 0 up, not all 0; shares and
-    probabilities from 0 to 1, `mutated_share` above 0, `super_prob` and `reset_prob` together at
-    most 1; bounds and steps whole and at least 1.
+    Raises ValueError for numbers outside the ranges in `RANGES`, for weights that are all 0, for
+    `super_prob` and `reset_prob` that are together above 1, and for bounds and steps that are not
+    whole or below 1.
     """
 
     no_mutation: float = 0.4
@@ -211,7 +211,8 @@ class Mutations:
         """Mutate the agents of `population` in place, and return them.
 
         Those that selection spared stay as they are, and so does the elite unless `mutate_elite`.
-        `rng` is the `numpy.random.Generator` of all draws.
+        `rng` is the `numpy.random.Generator` of all draws. Raises ValueError if a hyper-parameter
+        leaves the ranges of the agent's.
         """
         unchanged = {"spared"} if self.mutate_elite else {"elite", "spared"}
         for agent in population:

@@ -64,7 +64,12 @@ class OrnsteinUhlenbeckNoise:
 
 
 def make_noise(kind, num_envs, action_dim, mean, sigma, theta, dt):
-    """The noise of that kind, "gaussian" or "ou"; `theta` and `dt` are for the latter alone."""
+    """The noise of that kind, "ou" or "gaussian", else ValueError.
+
+    `theta` and `dt` are for "ou" alone.
+    """
+    if kind == "ou":
+        return OrnsteinUhlenbeckNoise(num_envs, action_dim, mean, sigma, theta, dt)
     if kind == "gaussian":
         return GaussianNoise(num_envs, action_dim, mean, sigma)
-    return OrnsteinUhlenbeckNoise(num_envs, action_dim, mean, sigma, theta, dt)
+    raise ValueError(f"noise must be 'ou' or 'gaussian', not {kind!r}")

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import torch
 
-from tinyevo.td3 import TD3, HyperParams
+from tinyevo.td3 import TD3, HyperParams, check_hp_space
 
 
 def create_population(
@@ -27,18 +27,20 @@ def create_population(
 
     The hyper-parameters that `drawn_from` names are not those of `hp`: each agent draws its own
     from that `RLParameter`. They and the weights follow from `seed`. `network` is passed on to each
-    `TD3`: `hidden_size`, `activation`, `channels`, `device`. Raises ValueError for a size below 1
-    and for spaces that TD3 cannot handle.
+    `TD3`: `hidden_size`, `activation`, `channels`, `device`. Raises ValueError for a size below 1,
+    for ranges that `HyperParams` does not allow, and as `TD3` does.
     """
     if type(population_size) is not int or population_size < 1:
         raise ValueError(f"a population has at least 1 agent, not {population_size!r}")
+    drawn_from = drawn_from or {}
+    check_hp_space(hp, drawn_from)
     population = []
     for slot in range(population_size):
         # A generator each, so that drawing hyper-parameters does not change the weights.
         word = np.random.SeedSequence(seed, spawn_key=(slot,)).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(word))
         rng = np.random.default_rng([seed, slot])
-        drawn = {name: limits.draw(rng) for name, limits in (drawn_from or {}).items()}
+        drawn = {name: limits.draw(rng) for name, limits in drawn_from.items()}
         own = replace(hp, **drawn)
         agent = TD3(observation_space, action_space, own, generator=generator, **network)
         agent.id = slot

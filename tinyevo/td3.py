@@ -78,6 +78,21 @@ RANGES = {  # of hyper-parameters, both ends included
 }
 
 
+def check_hp_space(hp, hp_space):
+    """Raise ValueError unless `hp` has what evolves, and may have both ends of each range.
+
+    `hp_space` is a dict of `RLParameter` by name.
+    """
+    for name, limits in hp_space.items():
+        if name not in vars(hp):
+            raise ValueError(f"hp_space has {name!r}, choose from {', '.join(vars(hp))}")
+        for end in (limits.min, limits.max):
+            try:
+                replace(hp, **{name: limits.dtype(end)})
+            except ValueError as error:
+                raise ValueError(f"hp_space.{name}: {error}") from error
+
+
 def check_spaces(observation_space, action_space):
     """Raise ValueError for spaces that TD3 cannot handle."""
     if not isinstance(action_space, Box) or len(action_space.shape) != 1:
@@ -129,14 +144,15 @@ class TD3:
         id, parent_id: of this agent and of its parent (None in the first generation).
         mutation_kind: what set it apart from its parent: "none", "architecture", "parameters",
             "activation", "rl_hp" or "restart"; or that it went on: "elite" or "spared".
-        mutation: the same in words, with old and new value.
+        mutation: the same in words, with what it changed: "lr_actor 0.0005 -> 0.000625".
         fitness: one mean evaluation return per generation of its lineage since the last restart.
         train_return: mean return of the training episodes that ended in its last generation; NaN
             if none did.
-        steps, updates: environment steps and gradient steps of its lineage.
+        steps, updates: environment steps and gradient steps of its lineage. A generation in which
+            it diverged adds no steps.
 
     What `state` does not list stays behind when an agent is saved or goes to another process.
-    Raises ValueError for spaces that TD3 cannot handle.
+    Raises ValueError for spaces that TD3 cannot handle, and for networks that cannot be made.
     """
 
     def __init__(
@@ -181,12 +197,11 @@ class TD3:
         These get a fresh target copy and a fresh optimiser, the others keep theirs.
         """
         for name, network in networks.items():
+            step_size = getattr(self.hp, f"lr_{name}")
             network = network.to(self.device)
             self.networks[name] = network
             self.targets[name] = copy.deepcopy(network).requires_grad_(False)
-            self.optimizers[name] = Adam(
-                network.parameters(), lr=getattr(self.hp, f"lr_{name}"), fused=True
-            )
+            self.optimizers[name] = Adam(network.parameters(), lr=step_size, fused=True)
             self.hidden_size = network.config.hidden_size
             self.activation = network.config.activation
             self.channels = getattr(network.config, "channels", ())
@@ -318,6 +333,7 @@ class TD3:
         state = checkpoint.copied(state)
         edges = [np.stack(ends) for ends in state["spaces"]]  # (2, *shape): low and high
         boxes = [Box(*ends, dtype=ends.dtype) for ends in edges]
+        # A generator, for torch's global one is not to move; the weights are replaced below.
         agent = cls(*boxes, HyperParams(**state["hp"]), device=device, generator=torch.Generator())
         for name, saved in state["networks"].items():
             make = type(agent.networks[name])

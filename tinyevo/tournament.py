@@ -5,8 +5,8 @@ parent. k sets the pressure: k = 1 is pure chance, and with k as large as the po
 member parents everybody. Only the order of the fitnesses matters, not their size (Goldberg & Deb
 1991), which suits returns of -300 beside +250.
 
-Who is judged by several fitnesses needs time to have them. So a newcomer, which mutation may make
-(`Mutations.restart`), is spared until it has learned for as many generations.
+If members are judged by the mean of several fitnesses, a newcomer, which mutation may make
+(`Mutations.restart`), has too few of them at first: it is spared until it has enough.
 
 Mirrors the tutorial's section "Tournament selection and mutation".
 Leaves out: crossover; two networks that learned apart do not mix well by averaging.

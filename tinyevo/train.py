@@ -26,7 +26,7 @@ from tinyevo.environment import episode_limit, make_envs, reward_threshold, succ
 from tinyevo.evaluate import evaluate
 from tinyevo.noise import make_noise
 from tinyevo.population import member_row
-from tinyevo.td3 import TD3, check_ranges
+from tinyevo.td3 import TD3, check_hp_space, check_ranges
 
 # What a derived seed is for; no two purposes ever share randomness.
 TRAIN, EVALUATE, CONFIRM, SELECT, MUTATE, SCORE, RENDER = range(7)
@@ -37,7 +37,8 @@ class TrainConfig:
     """The settings of a run. Steps are environment steps of one member, over all its environments.
 
     Raises ValueError outside the ranges in `RANGES`. `max_steps` and `evo_steps` are at least
-    `num_envs`, and are rounded down to whole steps of the vector of environments.
+    `num_envs`, and are rounded down to whole steps of the vector of environments. `draw_hp` and
+    `memory_size` are for whoever makes the first generation: `train` takes a `Run` as it is.
     """
 
     env_id: str = "LunarLanderContinuous-v3"
@@ -50,7 +51,7 @@ class TrainConfig:
     draw_hp: bool = False  # whether each founder draws the hyper-parameters that evolve
     memory_size: int = 100_000  # transitions that the shared memory holds
     noise: str = "ou"  # exploration: "ou" or "gaussian", of strength `HyperParams.expl_noise`
-    noise_mean: float = 0.0
+    noise_mean: float = 0.0  # in half-ranges of the action
     noise_theta: float = 0.15  # pull to the mean (ou)
     noise_dt: float = 1.0  # time of one step (ou)
     train_episode_steps: int | None = None  # limit of a training episode; None: the environment's
@@ -80,7 +81,10 @@ class TrainConfig:
             object.__setattr__(self, name, whole)
 
     def derived_seed(self, purpose, generation=0, slot=0):
-        """The seed of one use of randomness in this run, from 0 to 2**32 - 1."""
+        """The seed of one use of randomness in this run, from 0 to 2**32 - 1.
+
+        `purpose` is one of TRAIN, EVALUATE, ... above.
+        """
         sequence = np.random.SeedSequence(self.seed, spawn_key=(generation, slot, purpose))
         return int(sequence.generate_state(1)[0])
 
@@ -218,7 +222,8 @@ def train(run, tournament, mutations, config, map=map, on_steps=ignore, on_gener
         1. Breed: tournaments select parents; their children mutate.
         2. Fly: each member trains on a copy of the shared memory, then is evaluated.
         3. Share: what all of them experienced goes into the shared memory.
-        4. Confirm: a new best must repeat its fitness on fresh episodes.
+        4. Confirm: an elite that is fitter than the best so far must be better in fresh episodes
+           too; the first one is the best so far whatever it does there.
         5. Record the generation.
 
     Args:
@@ -237,9 +242,9 @@ def train(run, tournament, mutations, config, map=map, on_steps=ignore, on_gener
     generation's fittest). Its population is the one that was evaluated last.
 
     Raises ValueError if the tournament makes populations of another size, if the run's steps are
-    not whole steps of so many environments, if a mutation is to move a hyper-parameter that there
-    is not or leaves the ranges of `HyperParams`, or if there is no target; FloatingPointError if
-    all members diverge; and `gymnasium.error.Error` if an environment fails.
+    not whole steps of so many environments, if mutation may move what is no hyper-parameter or
+    leave the ranges of `HyperParams`, or if there is no target or no such environment;
+    FloatingPointError if all members diverge; and `gymnasium.error.Error` if an environment fails.
     """
     size = tournament.population_size
     if len(run.population) != size:
@@ -248,9 +253,7 @@ def train(run, tournament, mutations, config, map=map, on_steps=ignore, on_gener
         )
     if run.steps % config.num_envs:
         raise ValueError(f"{config.num_envs} environments cannot have flown {run.steps} steps")
-    for name in mutations.hp_space:
-        if not hasattr(run.population[0].hp, name):
-            raise ValueError(f"hp_space has {name!r}, which no agent has")
+    check_hp_space(run.population[0].hp, mutations.hp_space)
     config = with_target(config)
     _warn_of_limits(config)
     while run.steps < config.max_steps and run.best_return < config.target:
@@ -369,5 +372,8 @@ def _warn_of_limits(config):
 
 @cache
 def _warn_once(message):
-    """Warn of it, once in this process: a program may train hundreds of times."""
+    """Warn of it, once in this process: a program may train hundreds of times, from many places.
+
+    The warning points to who called `train`.
+    """
     warnings.warn(message, stacklevel=5)

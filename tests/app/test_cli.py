@@ -531,7 +531,10 @@ def test_a_fault_that_takes_many_lines_is_told_in_one(monkeypatch, capsys):
     assert exit_status(monkeypatch, *RUN, "--env", "probes:Wide-v0") == 1
     error = capsys.readouterr().err
     assert error.startswith("stopped: the environment Wide-v0 returned the observation [nan nan ")
-    assert error.endswith(f"nan] in step 1 of an episode; {HINT}") and error.count("\n") == 1
+    assert (
+        error.endswith(f"nan], not finite in float32, in step 1 of an episode; {HINT}")
+        and error.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_foreign_json_raises_a_value_error_of_one_line(foreign):
         (
             "gamma",
             RLParameter(0.9, 1.5),
-            "mutations.hp_space.gamma: gamma must be a number from 0 to 1, not 1.5",
+            "hp_space.gamma: gamma must be a number from 0 to 1, not 1.5",
         ),
         ("tau", RLParameter(-0.5, 1), "tau must be a number from 0 to 1, not -0.5"),
         ("batch_size", RLParameter(8, 512), "batch_size must be a whole number"),

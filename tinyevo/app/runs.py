@@ -24,7 +24,7 @@ from tinyevo.environment import find_spaces
 from tinyevo.images import CNNConfig
 from tinyevo.mutation import Mutations, RLParameter
 from tinyevo.networks import ACTIVATIONS
-from tinyevo.td3 import TD3, HyperParams
+from tinyevo.td3 import TD3, HyperParams, check_hp_space
 from tinyevo.tournament import TournamentSelection
 from tinyevo.train import Run, TrainConfig
 
@@ -57,22 +57,17 @@ class Settings:
     mutations: Mutations
 
     def __post_init__(self):
-        hp = vars(self.hp)
-        for name, space in self.mutations.hp_space.items():
-            if name not in hp:
-                raise ValueError(f"hp_space has {name!r}, choose from {', '.join(hp)}")
-            try:
-                for end in (space.min, space.max):
-                    replace(self.hp, **{name: space.dtype(end)})
-            except ValueError as error:
-                raise ValueError(f"mutations.hp_space.{name}: {error}") from error
+        check_hp_space(self.hp, self.mutations.hp_space)
         activations = list(ACTIVATIONS)
         for name in self.mutations.activations:
             if name not in activations:
                 raise ValueError(f"activations has {name!r}, choose from {', '.join(activations)}")
 
     def changed(self, changes):
-        """Settings in which fields of `config`, `tournament` and `hp` have new values, by name."""
+        """Settings in which fields of `config`, `tournament` and `hp` have new values, by name.
+
+        Other names are left alone: the flags of the command line have some.
+        """
         groups = {}
         for group in ("config", "tournament", "hp"):
             old = getattr(self, group)
@@ -81,7 +76,7 @@ class Settings:
         return replace(self, **groups)
 
     def with_differences(self, old, new):
-        """These settings, with what differs between two others as in the second."""
+        """These settings, and where `new` differs from `old`, what `new` has."""
         groups = {}
         for group, own in vars(self).items():
             before, after = (vars(getattr(settings, group)) for settings in (old, new))
