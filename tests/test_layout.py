@@ -219,9 +219,10 @@ def test_a_crowded_line_is_found():
     assert crowded(f"\n{line[:-4]}\n") == []
 
 
-def test_the_idea_has_at_most_13500_tokens():
-    # Of them, images take 1,700. The guard of the environments checks shapes and exits.
-    assert sum(map(cost, IDEA.values())) <= 13_500
+def test_the_idea_has_at_most_14000_tokens():
+    # Of them, images take 1,700. The guard of the environments checks shapes and exits. 13,500 until
+    # a memory, a noise and ranges refused what would have taught nonsense without a word.
+    assert sum(map(cost, IDEA.values())) <= 14_000
 
 
 @pytest.mark.parametrize("name", IDEA)
