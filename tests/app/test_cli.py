@@ -344,6 +344,14 @@ def test_a_cluster_has_workers_of_its_own():
     assert options({"cluster": "local:4"}).workers == "local:4"
 
 
+def test_the_memory_is_checked_for_the_workers_that_are_on_this_machine(monkeypatch):
+    checked = []
+    monkeypatch.setattr(cli, "check_memory", lambda count, *_: checked.append(count))
+    for flags in ({"workers": 3}, {"cluster": "local:4"}, {"cluster": "tcp://host:8786"}):
+        options(flags)
+    assert checked == [3, 4, 0]
+
+
 def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ValueError, match="--cluster needs an extra: pip install distributed"):

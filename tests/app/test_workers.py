@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -198,6 +199,13 @@ def test_one_worker_is_this_process_and_the_bar_counts_the_steps_of_all_members(
         assert here.bar.n == 101
 
 
+def test_the_bar_is_drawn_again_while_nobody_reports_a_step(shown):
+    with side_by_side(1, Run(*setup()), TINY) as here:
+        drawn = here.bar.fp.getvalue()
+        time.sleep(1.5)
+        assert len(here.bar.fp.getvalue()) > len(drawn), "its clock stood still"
+
+
 def test_two_workers_are_two_processes_that_end_with_the_block(shown):
     before = set(multiprocessing.active_children())
     with side_by_side(2, Run(*setup()), TINY) as both:
@@ -358,6 +366,13 @@ def test_a_memory_whose_copies_do_not_fit_is_refused_in_a_line_that_says_what_to
     words = f"^1000 transitions .* {count} workers.*: {fewer} --memory-size of a new run$"
     with pytest.raises(ValueError, match=words):
         check_memory(count, 3, TINY)
+
+
+def test_of_long_generations_only_what_the_memory_holds_is_kept_and_counted(monkeypatch):
+    storage = ReplayBuffer(1000, *find_spaces(TINY.env_id)).storage
+    system = {"SC_PHYS_PAGES": (7 + 2 * 3) * storage.nbytes, "SC_PAGE_SIZE": 1}
+    monkeypatch.setattr(os, "sysconf", system.get, raising=False)
+    check_memory(1, 3, replace(TINY, evo_steps=10**9))
 
 
 def test_what_happens_every_second_ends_with_a_block_that_fails():
