@@ -351,12 +351,12 @@ def mutation_effects(figure, histories=(HISTORY,)):
     ]
     axes.set_xticks(range(len(changes)), names, size=17)
     axes.set(
-        xlabel="what mutated (number of children)",
+        xlabel="what mutated (number of members)",
         ylabel="change of fitness",
         xlim=(-0.5, len(changes) - 0.5),
     )
     axes.set_title(
-        "A child's fitness minus its parent's, one generation before\n"
+        "Fitness minus the parent's, or an elite's own, one generation before\n"
         f"({whose}; bar: the median of five or more)",
         size=20,
     )

@@ -153,8 +153,8 @@ def test_only_mutations_of_the_winners_line_are_named(monkeypatch):
         history.append(row(generation, id, parent, "rl_hp", "A", float(generation), elite=True))
         history.append(row(generation, id + 1, parent, "rl_hp", "B", 0.0))
     texts = [text.get_text() for text in family(history, monkeypatch).texts]
-    assert texts.count("A") == 29 and "B" not in texts
-    assert {text for text in texts if text != "A"} == {str(2 * number) for number in range(30)}
+    named = {f"{2 * number}: A" for number in range(1, 30)}
+    assert set(texts) == named | {str(2 * number) for number in range(30)}
 
 
 @pytest.mark.parametrize("size, named", [(12, range(12)), (13, [0])])
@@ -219,7 +219,7 @@ def test_the_tree_has_an_edge_for_each_birth_in_the_colour_of_its_mutation_broad
         assert lines[edge] == (plots.KINDS[kind][0], width)
     texts = [text.get_text() for text in tree.texts]
     ids = [str(member["id"]) for member in HISTORY]
-    assert texts == [*ids, "architecture 64x64 -> 64x96", "learn_step 1 -> 2"]
+    assert texts == [*ids, "2: architecture 64x64 -> 64x96", "3: learn_step 1 -> 2"]
 
 
 def test_an_elite_carried_over_is_told_from_the_broad_line_without_colour(monkeypatch):

@@ -97,11 +97,11 @@ def _plot_column(axes, name, history, births, winner):
     axes.plot(*zip(*map(at, winner)), **WINNER)
     axes.scatter(*zip(*map(at, history)), s=25, color="0.5", zorder=3)
     axes.set(xlabel="steps of a member", title=name)
-    axes.locator_params(axis="x", nbins=4)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     if name == "fitness":
         axes.legend()
         return
+    axes.locator_params(axis="x", nbins=3)  # more would touch: there are other panels beside it
     values = sorted({at(row)[1] for row in history})
     if values[0] > 0:
         axes.set_yscale("log")  # as mutations multiply
@@ -142,7 +142,8 @@ def _plot_family(figure, history, births, winner):
         x, y = at(row)
         if row["mutation_kind"] not in ("none", "elite", "spared"):
             axes.plot([x, x], [y, 0.4], color="0.6", linestyle=":", zorder=0)
-            axes.text(x, 0.4, row["mutation"], rotation=25, va="bottom", fontsize=14)
+            text = f"{row['id']}: {row['mutation']}"
+            axes.text(x, 0.4, text, rotation=25, va="bottom", fontsize=14)
     axes.set(
         xlabel="generation (broad: the line of the winner)", ylabel="the fittest on top", yticks=[]
     )
