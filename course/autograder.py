@@ -18,11 +18,17 @@ SETUP = """#!/usr/bin/env bash
 # Runs once, when Gradescope builds the image: a Python that the package takes, and its packages.
 set -euo pipefail
 root=${AUTOGRADER:-/autograder}
-python=$(command -v python3.13 || command -v python3.12 || command -v python3.11 || true)
+python=
+for name in python3.13 python3.12 python3.11; do
+    if "$name" -c "import ensurepip" 2>/dev/null; then # Ubuntu's own may lack it
+        python=$name
+        break
+    fi
+done
 if [ -z "$python" ]; then
     apt-get update
-    apt-get install -y python3.11 python3.11-venv
-    python=python3.11
+    apt-get install -y python3.12-venv || apt-get install -y python3.11-venv
+    python=$(command -v python3.12 || command -v python3.11)
 fi
 "$python" -m venv "$root/venv"
 # A CPU build of torch is enough and much smaller; pytorch.org has the command. Put it here.
