@@ -352,7 +352,9 @@ def rival_table(arms):
                 share, low, high = share_sooner(own, rows, count)
                 pairs = f"sooner in {share:.0%} of pairs, {low:.0%} to {high:.0%}"
                 statistic, p = logrank(own, rows, count)
-                place = {1: "ahead", 0: "level", -1: "behind"}[np.sign(statistic)]
+                place = "level"
+                if statistic != 0:
+                    place = "ahead" if statistic > 0 else "behind"
                 cells.append(f"{place}, {p:.3g} ({pairs})")
             cells += [f"{test(own, rows):.3g}" for test in (fisher, mannwhitney)]
             lines.append(f"| {' | '.join(cells)} |")
